@@ -1,0 +1,119 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @doc Serve Python ASGI applications from Erlang.
+%%
+%% ```
+%% ok = hornbeam:start("app:app", #{worker_class => asgi, workers => 2}).
+%% #{url := Url} = hornbeam:info().
+%% ok = hornbeam:stop().
+%% '''
+%%
+%% Options are those of {@link hornbeam_config}; the same keys may stand in `sys.config' under
+%% `hornbeam', where the call's options win. Several servers can run in one node, each with a name;
+%% the functions without a name mean the server `default'.
+-module(hornbeam).
+
+%% API
+-export([start/1]).
+-export([start/2]).
+-export([start/3]).
+-export([stop/0]).
+-export([stop/1]).
+-export([info/0]).
+-export([info/1]).
+-export([format_error/1]).
+
+-export_type([name/0, app/0, info/0]).
+
+-type name() :: atom().
+%% Name of a server in this node.
+
+-type app() :: string() | binary().
+%% `"module:attribute"'; the attribute may be dotted, and is `application' or `app' when left out.
+
+-type info() :: #{
+    name := name(),
+    %% First of `bind': its address, its port (the real one where 0 was asked for), its URL.
+    address := binary(),
+    port := inet:port_number() | undefined,
+    url := binary(),
+    %% The same for all of `bind'.
+    listeners := [map()],
+    connections := non_neg_integer(),
+    %% For each worker: worker_id, state, restarts, and where it runs os_pid, in_flight, served,
+    %% uptime_ms, memory_bytes, codec, python, loop, lifespan, worker_class.
+    workers := [map()],
+    %% Requests that wait for a place in a worker.
+    queue := non_neg_integer(),
+    uptime_ms := non_neg_integer(),
+    %% In force, secrets masked.
+    options := map()
+}.
+
+-define(DEFAULT, default).
+
+%% @equiv start(default, App, #{})
+-spec start(app()) -> ok | {error, hornbeam_error:reason()}.
+start(App) ->
+    start(?DEFAULT, App, #{}).
+
+%% @equiv start(default, App, Options)
+-spec start(app(), hornbeam_config:options()) -> ok | {error, hornbeam_error:reason()}.
+start(App, Options) ->
+    start(?DEFAULT, App, Options).
+
+%% @doc Start a server: its workers, then its sockets. Returns when it answers requests.
+%%
+%% Starts the OTP application `hornbeam' where it does not run. Checks all options at once. An
+%% error leaves nothing of the server running. See {@link format_error/1} for the reason as a
+%% sentence.
+-spec start(name(), app(), hornbeam_config:options()) -> ok | {error, hornbeam_error:reason()}.
+start(Name, App, Options) when is_atom(Name) ->
+    {ok, _} = application:ensure_all_started(hornbeam),
+    case hornbeam_config:validate(App, Options) of
+        {ok, Config} ->
+            case hornbeam_config:python_executable(Config) of
+                {ok, Python} -> hornbeam_starter:start(Name, Config, Python);
+                {error, Reason} -> {error, Reason}
+            end;
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+%% @equiv stop(default)
+-spec stop() -> ok | {error, hornbeam_error:reason()}.
+stop() ->
+    stop(?DEFAULT).
+
+%% @doc Stop a server: sockets are closed first, requests finish within `shutdown_timeout', the
+%% applications' lifespans shut down, the workers end. Returns when all that is done.
+-spec stop(name()) -> ok | {error, hornbeam_error:reason()}.
+stop(Name) when is_atom(Name) ->
+    case is_running() andalso hornbeam_servers_sup:stop_server(Name) of
+        ok -> ok;
+        _ -> not_started(Name)
+    end.
+
+%% @equiv info(default)
+-spec info() -> info() | {error, hornbeam_error:reason()}.
+info() ->
+    info(?DEFAULT).
+
+%% @doc What a server is and does at this moment.
+-spec info(name()) -> info() | {error, hornbeam_error:reason()}.
+info(Name) when is_atom(Name) ->
+    case is_running() andalso hornbeam_starter:info(Name) of
+        Info when is_map(Info) -> Info;
+        _ -> not_started(Name)
+    end.
+
+%% @doc The reason of an error as a sentence for a human.
+-spec format_error(hornbeam_error:reason() | term()) -> unicode:chardata().
+format_error(Reason) ->
+    hornbeam_error:format(Reason).
+
+is_running() ->
+    whereis(hornbeam_servers_sup) =/= undefined.
+
+not_started(Name) ->
+    {error, {not_started, #{name => Name}}}.

@@ -1,0 +1,23 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private The OTP application. Tables that must outlive every process of the tree are made here:
+%% their owner is the application's own process.
+-module(hornbeam_app).
+
+-behaviour(application).
+
+%% application
+-export([start/2]).
+-export([stop/1]).
+
+-spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
+start(_Type, _Args) ->
+    %% Decoding from workers is `safe': the atoms they may send have to be there.
+    _ = hornbeam_protocol:atoms(),
+    ok = hornbeam_state:create_table(),
+    ok = hornbeam_pool:create_table(),
+    hornbeam_sup:start_link().
+
+-spec stop(term()) -> ok.
+stop(_State) ->
+    ok.

@@ -1,0 +1,383 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc The options of a server: their defaults, their check and their merging.
+%%
+%% Three layers make a configuration: the defaults below, the environment of the application
+%% `hornbeam' (`sys.config') and the options of the call; the later wins. What is wrong is
+%% reported all at once, so that a user corrects a configuration in one go.
+-module(hornbeam_config).
+
+%% API.
+-export([defaults/0]).
+-export([validate/2]).
+-export([unsupported/0]).
+-export([python_executable/1]).
+-export([mask/1]).
+
+-type options() :: #{atom() => term()}.
+%% What a user passes to `hornbeam:start/2': any of the keys of {@link config()} except `app'.
+%% Text may be a string or a binary.
+
+-type time_ms() :: pos_integer().
+%% Milliseconds, at most 2^32 - 1.
+
+-type config() :: #{
+    app := binary(),
+    %% `module:attribute'.
+    bind := [hornbeam_bind:address(), ...],
+    %% Addresses to listen on. Default "127.0.0.1:8000".
+    worker_class := asgi | wsgi | auto,
+    %% The interface of the application; `auto', the default, looks at the callable.
+    workers := 1..1024,
+    %% OS processes. Default: the number of cores.
+    threads := 1..1024,
+    %% Size of a worker's thread pool. Default 8.
+    loop := auto | uvloop | asyncio | trio,
+    %% Default `auto': uvloop where it is installed, else asyncio.
+    python := binary(),
+    %% The interpreter: a command in PATH, or a path. Default "python3".
+    venv := binary() | undefined,
+    %% Folder of a virtual environment whose interpreter is taken. Default none.
+    pythonpath := [binary()],
+    %% Folders in front of Python's module path. Default ["."].
+    chdir := binary() | undefined,
+    %% Working directory of the workers. Default: the node's.
+    env := #{binary() => binary() | false},
+    %% Environment variables of the workers on top of the node's; `false' removes one.
+    lifespan := auto | on | off,
+    %% Whether the application's startup and shutdown run. Default `auto'.
+    lifespan_timeout := time_ms() | infinity,
+    %% For startup and for shutdown. Default 30000 ms.
+    root_path := binary(),
+    %% ASGI root_path; no slash at its end. Default "".
+    timeout := time_ms() | infinity,
+    %% Until the response starts. Default 30000 ms.
+    keepalive := time_ms() | infinity,
+    %% An idle connection is closed after it. Default 5000 ms.
+    header_timeout := time_ms() | infinity,
+    %% To receive the head of a request. Default 10000 ms.
+    body_timeout := time_ms() | infinity,
+    %% Without progress of an upload that the application waits for. Default 30000 ms.
+    send_timeout := time_ms() | infinity,
+    %% A client that takes nothing of a write for that long is cut. Default 30000 ms.
+    shutdown_timeout := time_ms(),
+    %% For requests to finish at a stop. Default 30000 ms.
+    max_body := non_neg_integer() | infinity,
+    %% Bytes of a request body. Default `infinity'.
+    max_request_line_size := 64..1048576,
+    %% Bytes. Default 8190.
+    max_header_size := 64..1048576,
+    %% Bytes of one header. Default 16384.
+    max_headers := 1..10000,
+    %% Headers of a request. Default 100.
+    max_connections := pos_integer() | infinity,
+    %% Open connections. Default 16384.
+    max_concurrency := pos_integer(),
+    %% Requests in flight per worker. Default 1000.
+    max_queue := non_neg_integer(),
+    %% Requests that wait for a worker. Default 1024.
+    queue_timeout := time_ms() | infinity,
+    %% How long one waits. Default 5000 ms.
+    max_requests := pos_integer() | infinity,
+    %% A worker is replaced after so many. Default `infinity'.
+    max_requests_jitter := non_neg_integer(),
+    %% A random number up to this is added to `max_requests'. Default 0.
+    max_memory := pos_integer() | infinity,
+    %% Resident bytes above which a worker is replaced. Default `infinity'.
+    heartbeat := 10..60000,
+    %% Milliseconds between the beats of a worker. Default 250.
+    stall_timeout := time_ms() | infinity,
+    %% A worker whose event loop is blocked for so long is killed. Default 60000 ms.
+    window := 4096..16777216,
+    %% Bytes of a body that may be under way, unacknowledged. Default 65536.
+    retry := boolean(),
+    %% Whether a safe request whose worker died is tried once more. Default true.
+    http_version := ['HTTP/1.1' | 'HTTP/2', ...],
+    %% Default both.
+    server_header := binary(),
+    %% Value of the `server' header, empty for none. Default "hornbeam".
+    date_header := boolean(),
+    %% Whether responses carry `date'. Default true.
+    ssl := boolean(),
+    certfile := binary() | undefined,
+    keyfile := binary() | undefined,
+    cacertfile := binary() | undefined,
+    password := binary() | undefined,
+    verify := verify_none | verify_peer,
+    sni := [{binary(), map()}],
+    websocket_timeout := time_ms() | infinity,
+    websocket_ping := time_ms() | infinity,
+    websocket_max_frame_size := pos_integer() | infinity,
+    websocket_compress := boolean(),
+    proxy_headers := off | [{inet:ip_address(), PrefixBits :: 0..128}],
+    proxy_protocol := boolean(),
+    access_log := off | access_log_format() | {access_log_format(), File :: binary()},
+    routes := list(),
+    hooks := #{atom() => fun()},
+    mounts := list(),
+    status_path := off | binary(),
+    metrics_path := off | binary()
+}.
+%% A checked configuration with every option in one form.
+
+-type access_log_format() :: common | combined | json.
+
+-type error_entry() :: #{
+    key := hornbeam_option:key(), value := term(), expected := binary()
+}.
+%% One thing that is wrong, `expected' as the end of a sentence.
+
+-export_type([options/0, config/0, access_log_format/0, error_entry/0, time_ms/0]).
+
+%% Keys that application:get_all_env/1 may give though no user has set them as options.
+-define(INTERNAL_KEYS, [included_applications]).
+
+%% How far a key may be from an option's name to count as a slip of the pen.
+-define(MAX_SLIPS, 3).
+
+-define(MASK, <<"***">>).
+
+%% API.
+
+%% @doc Every option with its default, in the form that a user would write.
+-spec defaults() -> options().
+defaults() ->
+    #{
+        bind => <<"127.0.0.1:8000">>,
+        worker_class => auto,
+        workers => cores(),
+        threads => 8,
+        loop => auto,
+        python => <<"python3">>,
+        venv => undefined,
+        pythonpath => [<<".">>],
+        chdir => undefined,
+        env => #{},
+        lifespan => auto,
+        lifespan_timeout => 30000,
+        root_path => <<>>,
+        timeout => 30000,
+        keepalive => 5000,
+        header_timeout => 10000,
+        body_timeout => 30000,
+        send_timeout => 30000,
+        shutdown_timeout => 30000,
+        max_body => infinity,
+        max_request_line_size => 8190,
+        max_header_size => 16384,
+        max_headers => 100,
+        max_connections => 16384,
+        max_concurrency => 1000,
+        max_queue => 1024,
+        queue_timeout => 5000,
+        max_requests => infinity,
+        max_requests_jitter => 0,
+        max_memory => infinity,
+        heartbeat => 250,
+        stall_timeout => 60000,
+        window => 65536,
+        retry => true,
+        http_version => ['HTTP/1.1', 'HTTP/2'],
+        server_header => <<"hornbeam">>,
+        date_header => true,
+        ssl => false,
+        certfile => undefined,
+        keyfile => undefined,
+        cacertfile => undefined,
+        password => undefined,
+        verify => verify_none,
+        sni => [],
+        websocket_timeout => 60000,
+        websocket_ping => 20000,
+        websocket_max_frame_size => 16777216,
+        websocket_compress => false,
+        proxy_headers => off,
+        proxy_protocol => false,
+        access_log => off,
+        routes => [],
+        hooks => #{},
+        mounts => [],
+        status_path => off,
+        metrics_path => off
+    }.
+
+%% @doc Options that this version knows but does not act on: every value but the default is
+%% refused, so that nobody relies on what is not there. `{Key, Values}' refuses some values.
+-spec unsupported() -> [atom() | {atom(), [term()]}].
+unsupported() ->
+    [
+        {worker_class, [wsgi]},
+        max_requests,
+        max_requests_jitter,
+        max_memory,
+        http_version,
+        ssl,
+        certfile,
+        keyfile,
+        cacertfile,
+        password,
+        verify,
+        sni,
+        websocket_timeout,
+        websocket_ping,
+        websocket_max_frame_size,
+        websocket_compress,
+        proxy_headers,
+        proxy_protocol,
+        access_log,
+        routes,
+        hooks,
+        mounts,
+        status_path,
+        metrics_path
+    ].
+
+%% @doc Merges the call's options over the application's environment over the defaults, and
+%% checks the result. The error lists all that is wrong, sorted by key.
+-spec validate(App :: term(), Options :: term()) ->
+    {ok, config()} | {error, {invalid_options, #{errors := [error_entry(), ...]}}}.
+validate(App, Options) when is_map(Options) ->
+    Merged = maps:merge(environment(), Options),
+    Checked = maps:map(fun check/2, maps:merge(defaults(), Merged)),
+    Results = Checked#{app => hornbeam_option:check_app(App)},
+    Given = Merged#{app => App},
+    Wrong = [{Key, map_get(Key, Given), Expected} || {Key, {error, Expected}} <- sorted(Results)],
+    case Wrong of
+        [] -> validate_together(maps:map(fun(_, {ok, Value}) -> Value end, Results));
+        _ -> invalid(Wrong)
+    end;
+validate(_, Options) ->
+    invalid([{options, Options, "a map of options"}]).
+
+%% @doc The interpreter that workers run, as an absolute path.
+-spec python_executable(config()) ->
+    {ok, file:filename()}
+    | {error, {python_not_found | venv_not_found, #{atom() => binary()}}}.
+python_executable(#{venv := undefined, python := Python}) ->
+    case find_executable(Python) of
+        {ok, _} = Ok -> Ok;
+        error -> {error, {python_not_found, #{python => Python}}}
+    end;
+python_executable(#{venv := Venv, python := Python}) ->
+    Path = filename:join([Venv, <<"bin">>, command_in_venv(Python)]),
+    case find_executable(Path) of
+        {ok, _} = Ok -> Ok;
+        error -> {error, {venv_not_found, #{venv => Venv, python => Path}}}
+    end.
+
+%% @doc The configuration as it may be shown or logged: secrets are replaced.
+-spec mask(config()) -> map().
+mask(Config) ->
+    maps:map(fun mask/2, Config).
+
+%% Internal.
+
+environment() ->
+    maps:without(?INTERNAL_KEYS, maps:from_list(application:get_all_env(hornbeam))).
+
+cores() ->
+    case erlang:system_info(logical_processors_available) of
+        unknown -> erlang:system_info(schedulers_online);
+        Cores -> Cores
+    end.
+
+check(Key, Value) ->
+    case hornbeam_option:check(Key, Value) of
+        {ok, Checked} -> check_supported(Key, Checked);
+        {error, Expected} -> {error, [Expected, suggestion(Key)]}
+    end.
+
+check_supported(Key, Checked) ->
+    Unsupported = unsupported(),
+    case {lists:member(Key, Unsupported), lists:keyfind(Key, 1, Unsupported)} of
+        {true, _} -> check_default(Checked, hornbeam_option:check(Key, map_get(Key, defaults())));
+        {false, {Key, Values}} -> check_not_among(Checked, Values);
+        {false, false} -> {ok, Checked}
+    end.
+
+check_default(Value, {ok, Value}) ->
+    {ok, Value};
+check_default(_, {ok, Default}) ->
+    {error, io_lib:format("~0tp; this version supports no other value", [Default])}.
+
+check_not_among(Value, Values) ->
+    case lists:member(Value, Values) of
+        true -> {error, io_lib:format("another value, as this version lacks ~0tp", [Value])};
+        false -> {ok, Value}
+    end.
+
+validate_together(Config) ->
+    case lists:sort(hornbeam_option:check_together(Config)) of
+        [] -> {ok, Config};
+        Wrong -> invalid(Wrong)
+    end.
+
+invalid(Wrong) ->
+    {error, {invalid_options, #{errors => [entry(Each) || Each <- Wrong]}}}.
+
+entry({Key, Value, Expected}) ->
+    Text = unicode:characters_to_binary(Expected),
+    #{key => Key, value => mask(Key, Value), expected => Text}.
+
+sorted(Map) ->
+    lists:sort(maps:to_list(Map)).
+
+mask(password, Value) when Value =/= undefined -> ?MASK;
+mask(env, Env) when is_map(Env) -> maps:map(fun(_, _) -> ?MASK end, Env);
+mask(env, Env) when is_list(Env) -> ?MASK;
+mask(_, Value) -> Value.
+
+%% A name without a slash is looked up in PATH, as a shell does it.
+find_executable(Python) ->
+    Name =
+        case binary:match(Python, <<"/">>) of
+            nomatch -> Python;
+            _ -> filename:absname(Python)
+        end,
+    case os:find_executable(unicode:characters_to_list(Name)) of
+        false -> error;
+        Path -> {ok, filename:absname(Path)}
+    end.
+
+%% The default names no version; `bin/python' is there in every virtual environment.
+command_in_venv(<<"python3">>) -> <<"python">>;
+command_in_venv(Python) -> Python.
+
+suggestion(Key) ->
+    Names = maps:keys(defaults()),
+    case {lists:member(Key, Names), key_text(Key)} of
+        {false, {ok, Text}} -> nearest(Text, Names);
+        {_, _} -> ""
+    end.
+
+key_text(Key) when is_atom(Key) -> {ok, atom_to_binary(Key)};
+key_text(Key) -> hornbeam_form:text(Key).
+
+nearest(Text, Names) ->
+    Distances = [{distance(Text, atom_to_binary(Name)), Name} || Name <- Names],
+    case lists:min(Distances) of
+        {Distance, Name} when Distance =< ?MAX_SLIPS, Distance < byte_size(Text) ->
+            ["; did you mean the atom ", atom_to_binary(Name), "?"];
+        _ ->
+            ""
+    end.
+
+%% The number of letters to insert, delete or replace (Levenshtein), a row at a time.
+distance(From, To) ->
+    Letters = string:to_graphemes(To),
+    FirstRow = lists:seq(0, length(Letters)),
+    Rows = lists:foldl(
+        fun(Letter, [Above | _] = Row) -> next_row(Letter, Letters, Row, [Above + 1]) end,
+        FirstRow,
+        string:to_graphemes(From)
+    ),
+    lists:last(Rows).
+
+next_row(_, [], [_], Row) ->
+    lists:reverse(Row);
+next_row(Letter, [Other | Letters], [Diagonal | [Above | _] = Rest], [Left | _] = Row) ->
+    Replaced =
+        case Letter of
+            Other -> Diagonal;
+            _ -> Diagonal + 1
+        end,
+    next_row(Letter, Letters, Rest, [min(Replaced, min(Above, Left) + 1) | Row]).

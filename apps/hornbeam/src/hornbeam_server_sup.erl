@@ -1,0 +1,45 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private One server: workers, pool, listener.
+%%
+%% `one_for_all': the pool owns the tables of its workers and cannot adopt workers that it did not
+%% start, and connections hold places in the pool. The listener is last, so it is the first to end:
+%% it drains the connections while pool and workers still serve them.
+-module(hornbeam_server_sup).
+
+-behaviour(supervisor).
+
+%% API
+-export([start_link/3]).
+-export([child/2]).
+
+%% supervisor
+-export([init/1]).
+
+-spec start_link(atom(), hornbeam_config:config(), file:filename()) ->
+    supervisor:startlink_ret().
+start_link(Name, Config, Python) ->
+    supervisor:start_link(?MODULE, {Name, Config, Python}).
+
+-spec child(pid(), module()) -> pid().
+child(Sup, Id) ->
+    {_, Pid, _, _} = lists:keyfind(Id, 1, supervisor:which_children(Sup)),
+    true = is_pid(Pid),
+    Pid.
+
+-spec init({atom(), hornbeam_config:config(), file:filename()}) ->
+    {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
+init({Name, Config, Python}) ->
+    Children = [
+        #{id => hornbeam_workers_sup,
+          start => {hornbeam_workers_sup, start_link, [Name, Config]},
+          type => supervisor, shutdown => infinity},
+        %% Pool and listener bound their own ends by the options; see their terminate/2.
+        #{id => hornbeam_pool,
+          start => {hornbeam_pool, start_link, [Name, Config, Python]},
+          shutdown => infinity},
+        #{id => hornbeam_listener,
+          start => {hornbeam_listener, start_link, [Name, Config]},
+          shutdown => infinity}
+    ],
+    {ok, {#{strategy => one_for_all, intensity => 10, period => 10}, Children}}.

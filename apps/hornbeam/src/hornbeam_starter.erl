@@ -1,0 +1,56 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private Starts a server as a whole or not at all, and describes one that runs.
+%%
+%% The start runs in a process of its own: whoever asked for it may be killed meanwhile, and the
+%% server must not stay half started.
+-module(hornbeam_starter).
+
+%% API
+-export([start/3]).
+-export([info/1]).
+
+-spec start(hornbeam:name(), hornbeam_config:config(), file:filename()) ->
+    ok | {error, hornbeam_error:reason()}.
+start(Name, Config, Python) ->
+    {Pid, Monitor} = spawn_monitor(fun() -> exit({outcome, run(Name, Config, Python)}) end),
+    %% No timeout: each step below is bounded by the workers' own limits.
+    receive
+        {'DOWN', Monitor, process, Pid, {outcome, Outcome}} -> Outcome;
+        {'DOWN', Monitor, process, Pid, Reason} -> error({start_failed, Reason})
+    end.
+
+-spec info(hornbeam:name()) -> hornbeam:info() | undefined.
+info(Name) ->
+    case hornbeam_servers_sup:server_sup(Name) of
+        undefined ->
+            undefined;
+        Sup ->
+            Pool = hornbeam_pool:info(hornbeam_server_sup:child(Sup, hornbeam_pool)),
+            Sockets = #{listeners := Listeners} =
+                hornbeam_listener:info(hornbeam_server_sup:child(Sup, hornbeam_listener)),
+            maps:merge(first(Listeners), maps:merge(Sockets, Pool#{name => Name}))
+    end.
+
+run(Name, Config, Python) ->
+    case hornbeam_servers_sup:start_server(Name, Config, Python) of
+        {ok, Sup} ->
+            case open(Sup) of
+                ok ->
+                    ok;
+                {error, Reason} ->
+                    ok = hornbeam_servers_sup:stop_server(Name),
+                    {error, Reason}
+            end;
+        {error, already_started} ->
+            {error, {already_started, #{name => Name}}}
+    end.
+
+open(Sup) ->
+    case hornbeam_pool:await_ready(hornbeam_server_sup:child(Sup, hornbeam_pool)) of
+        ok -> hornbeam_listener:open(hornbeam_server_sup:child(Sup, hornbeam_listener));
+        {error, Reason} -> {error, Reason}
+    end.
+
+first([Listener | _]) -> Listener;
+first([]) -> #{address => <<>>, port => undefined, url => <<>>}.

@@ -1,0 +1,23 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private Root of the tree: services first, the servers that use them after.
+-module(hornbeam_sup).
+
+-behaviour(supervisor).
+
+%% API
+-export([start_link/0]).
+
+%% supervisor
+-export([init/1]).
+
+-spec start_link() -> supervisor:startlink_ret().
+start_link() ->
+    supervisor:start_link({local, ?MODULE}, ?MODULE, []).
+
+-spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
+init([]) ->
+    State = #{id => hornbeam_state, start => {hornbeam_state, start_link, []}},
+    Servers = #{id => hornbeam_servers_sup, start => {hornbeam_servers_sup, start_link, []},
+                type => supervisor, shutdown => infinity},
+    {ok, {#{strategy => rest_for_one, intensity => 5, period => 10}, [State, Servers]}}.

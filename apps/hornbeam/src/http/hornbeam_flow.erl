@@ -1,0 +1,49 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private How much of a request body may come, beyond what the application has taken.
+%%
+%% Pure. Two numbers: what we are willing to receive (`room', from the worker's credits) and what
+%% Cowboy thinks it may receive (`flow', a mirror of its own count). They are not the same: Cowboy
+%% delivers more than it was asked for, a whole read of the socket, and forgets the excess when it
+%% gets new credit; following it would let the buffered body grow with each round.
+-module(hornbeam_flow).
+
+%% API
+-export([new/1]).
+-export([received/2]).
+-export([credit/2]).
+-export([resume/1]).
+
+-export_type([flow/0]).
+
+-record(flow, {
+    room :: integer(),
+    flow :: integer()
+}).
+
+-opaque flow() :: #flow{}.
+
+%% @doc `Window': what Cowboy lets in for a new stream (its `initial_stream_flow_size').
+-spec new(pos_integer()) -> flow().
+new(Window) ->
+    #flow{room = Window, flow = Window}.
+
+%% @doc So many bytes have come.
+-spec received(non_neg_integer(), flow()) -> flow().
+received(Bytes, #flow{room = Room, flow = Flow}) ->
+    #flow{room = Room - Bytes, flow = Flow - Bytes}.
+
+%% @doc The application has taken so many bytes: what to tell Cowboy.
+-spec credit(non_neg_integer(), flow()) -> {[{flow, pos_integer()}], flow()}.
+credit(Bytes, #flow{room = Room0, flow = Flow}) ->
+    Room = Room0 + Bytes,
+    %% Cowboy counts from 0 again when it gets credit while below it.
+    case Room - max(Flow, 0) of
+        Size when Size > 0 -> {[{flow, Size}], #flow{room = Room, flow = Room}};
+        _ -> {[], #flow{room = Room, flow = Flow}}
+    end.
+
+%% @doc What makes Cowboy read again, if it has stopped, to skip the rest of the body.
+-spec resume(flow()) -> [{flow, pos_integer()}].
+resume(#flow{flow = Flow}) when Flow =< 0 -> [{flow, 1}];
+resume(#flow{}) -> [].

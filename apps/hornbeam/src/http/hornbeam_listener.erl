@@ -1,0 +1,257 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private The sockets of one server, from the moment its workers are ready to the end of its drain.
+%%
+%% Ranch supervises acceptors and connections; this process ties them to the server: it opens them
+%% when it is told to (at the first start, by whoever starts the server and wants the outcome) or
+%% when the workers are ready (when its supervisor has restarted it), and at its end it closes the
+%% listening sockets first, lets the requests finish, and then closes what is left.
+-module(hornbeam_listener).
+
+-behaviour(gen_server).
+
+-include_lib("kernel/include/logger.hrl").
+
+%% API
+-export([start_link/2]).
+-export([open/1]).
+-export([info/1]).
+
+%% gen_server
+-export([init/1]).
+-export([handle_continue/2]).
+-export([handle_call/3]).
+-export([handle_cast/2]).
+-export([handle_info/2]).
+-export([terminate/2]).
+
+-record(state, {
+    name :: atom(),
+    config :: hornbeam_config:config(),
+    reaper :: pid(),
+    connections :: hornbeam_reaper:table(),
+    %% Ranch listeners that are open, with what `info' shows of each.
+    listeners = [] :: [{ranch:ref(), hornbeam_bind:address()}]
+}).
+
+%% Between attempts to open again after a restart, when the address is still taken.
+-define(REOPEN_MS, 200).
+%% A read of the socket takes up to this much; with the number of reads that Cowboy asks for at
+%% once it bounds what an upload can pile up beyond its window.
+-define(READ_BYTES, 16384).
+-define(ACTIVE_READS, 16).
+%% What is left of a request body that the application did not read is skipped up to this size, to
+%% keep the connection; beyond it the connection is closed.
+-define(MAX_SKIPPED_BYTES, 1048576).
+-define(MAX_HEADER_NAME_BYTES, 256).
+%% Poll for connections to be gone while draining.
+-define(DRAIN_POLL_MS, 20).
+
+%%% API
+
+-spec start_link(atom(), hornbeam_config:config()) -> {ok, pid()} | {error, term()}.
+start_link(Name, Config) ->
+    gen_server:start_link(?MODULE, {Name, Config}, []).
+
+%% @doc Listen on all addresses of `bind', or on none: the first that cannot be had is the error.
+-spec open(pid()) -> ok | {error, hornbeam_error:reason()}.
+open(Listener) ->
+    gen_server:call(Listener, open, infinity).
+
+-spec info(pid()) -> #{listeners := [map()], connections := non_neg_integer()}.
+info(Listener) ->
+    gen_server:call(Listener, info).
+
+%%% gen_server
+
+-spec init({atom(), hornbeam_config:config()}) -> {ok, #state{}} | {ok, #state{}, {continue, reopen}}.
+init({Name, Config}) ->
+    process_flag(trap_exit, true),
+    logger:update_process_metadata(#{hornbeam_server => Name}),
+    {ok, Reaper} = hornbeam_reaper:start_link(Config),
+    State = #state{name = Name, config = Config, reaper = Reaper,
+                   connections = hornbeam_reaper:table(Reaper)},
+    %% Listeners of a predecessor that was killed: their connections belong to nobody.
+    case [Ref || {hornbeam, Owner, _} = Ref <- maps:keys(ranch:info()), Owner =:= Name] of
+        [] ->
+            {ok, State};
+        Stale ->
+            lists:foreach(fun ranch:stop_listener/1, Stale),
+            {ok, State, {continue, reopen}}
+    end.
+
+-spec handle_continue(reopen, #state{}) -> {noreply, #state{}}.
+handle_continue(reopen, State = #state{name = Name}) ->
+    case hornbeam_pool:pool_pid(Name) of
+        undefined -> ok;
+        Pool ->
+            Self = self(),
+            _ = spawn_link(fun() -> _ = hornbeam_pool:await_ready(Pool), Self ! reopen end),
+            ok
+    end,
+    {noreply, State}.
+
+-spec handle_call(open | info, gen_server:from(), #state{}) -> {reply, term(), #state{}}.
+handle_call(open, _From, State0) ->
+    case open_all(State0) of
+        {ok, State} -> {reply, ok, State};
+        {error, Reason} -> {reply, {error, Reason}, State0}
+    end;
+handle_call(info, _From, State = #state{listeners = Listeners, connections = Connections}) ->
+    {reply, #{listeners => [shown(Listener) || Listener <- Listeners],
+              connections => hornbeam_reaper:connections(Connections)}, State}.
+
+-spec handle_cast(term(), #state{}) -> no_return().
+handle_cast(Request, _State) ->
+    error({unexpected_cast, Request}).
+
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
+handle_info(reopen, State0) ->
+    case open_all(State0) of
+        {ok, State} ->
+            {noreply, State};
+        {error, Reason} ->
+            ?LOG_ERROR(#{what => reopen_failed, reason => hornbeam_error:format(Reason)}),
+            _ = erlang:send_after(?REOPEN_MS, self(), reopen),
+            {noreply, State0}
+    end;
+handle_info({'EXIT', _, normal}, State) ->
+    {noreply, State};
+handle_info({'EXIT', _, Reason}, State) ->
+    {stop, Reason, State}.
+
+-spec terminate(term(), #state{}) -> ok.
+terminate(_Reason, #state{listeners = Listeners, config = Config, connections = Connections}) ->
+    Refs = [Ref || {Ref, _} <- Listeners],
+    _ = [ranch:suspend_listener(Ref) || Ref <- Refs],
+    #{shutdown_timeout := TimeoutMs} = Config,
+    drain(Connections, erlang:monotonic_time(millisecond) + TimeoutMs),
+    _ = [ranch:stop_listener(Ref) || Ref <- Refs],
+    _ = [remove_socket_file(Address) || {_, Address} <- Listeners],
+    ok.
+
+%%% Open
+
+open_all(State = #state{name = Name, config = #{bind := Addresses}}) ->
+    Numbered = lists:zip(lists:seq(1, length(Addresses)), Addresses),
+    open_all([{{hornbeam, Name, N}, Address} || {N, Address} <- Numbered], [], State).
+
+open_all([], Opened, State) ->
+    {ok, State#state{listeners = lists:reverse(Opened)}};
+open_all([Listener = {Ref, Address} | Rest], Opened, State) ->
+    case ranch:start_listener(Ref, ranch_tcp, transport_opts(Address, State#state.config),
+                              hornbeam_connection, protocol_opts(State)) of
+        {ok, _} ->
+            open_all(Rest, [Listener | Opened], State);
+        {error, Reason} ->
+            _ = [ranch:stop_listener(Earlier) || {Earlier, _} <- Opened],
+            {error, bind_error(Reason, Address)}
+    end.
+
+bind_error(eaddrinuse, #{text := Text}) ->
+    {address_in_use, #{address => Text}};
+bind_error(Reason, #{text := Text}) ->
+    {bind_failed, #{address => Text, message => list_to_binary(inet:format_error(Reason))}}.
+
+transport_opts(Address, Config) ->
+    #{max_connections := MaxConnections} = Config,
+    #{
+        socket_opts => socket_opts(Address, Config),
+        max_connections => MaxConnections,
+        num_acceptors => 10,
+        %% Connections are asked to finish by terminate/2; what is left after that is cut.
+        shutdown => brutal_kill,
+        connection_type => supervisor,
+        logger => hornbeam_cowboy_log
+    }.
+
+socket_opts(Address, #{send_timeout := SendTimeoutMs}) ->
+    address_opts(Address) ++
+        [{backlog, 1024}, {send_timeout, SendTimeoutMs}, {send_timeout_close, true},
+         {buffer, ?READ_BYTES}].
+
+address_opts(#{type := unix, path := Path}) ->
+    [{ip, {local, Path}}, {port, 0}];
+%% An IPv6 address means IPv6 alone, whatever the system's default is: `bind' takes a list.
+address_opts(#{type := tcp, ip := Ip, port := Port}) when tuple_size(Ip) =:= 8 ->
+    [inet6, {ip, Ip}, {port, Port}, {ipv6_v6only, true}];
+address_opts(#{type := tcp, ip := Ip, port := Port}) ->
+    [{ip, Ip}, {port, Port}].
+
+protocol_opts(#state{name = Name, config = Config, connections = Connections}) ->
+    #{max_headers := MaxHeaders, max_request_line_size := LineSize, max_header_size := HeaderSize,
+      window := Window} = Config,
+    #{
+        hornbeam => stream_server(Name, Config, Connections),
+        stream_handlers => [hornbeam_stream],
+        connection_type => supervisor,
+        logger => hornbeam_cowboy_log,
+        %% Running requests have limits of their own; these would cut them.
+        idle_timeout => infinity,
+        inactivity_timeout => infinity,
+        request_timeout => request_timeout_ms(Config),
+        max_keepalive => infinity,
+        max_headers => MaxHeaders,
+        max_header_name_length => ?MAX_HEADER_NAME_BYTES,
+        max_header_value_length => HeaderSize,
+        max_request_line_length => LineSize,
+        initial_stream_flow_size => Window,
+        active_n => ?ACTIVE_READS,
+        max_skip_body_length => ?MAX_SKIPPED_BYTES
+    }.
+
+%% Cowboy counts from the end of the last response to the end of the next head. Where the reaper
+%% ends idle connections before that, the head has its time; where idle connections may live
+%% longer, so must this timer, and the reaper watches the head.
+request_timeout_ms(#{keepalive := KeepaliveMs, header_timeout := HeaderMs})
+        when is_integer(KeepaliveMs), is_integer(HeaderMs), KeepaliveMs =< HeaderMs ->
+    HeaderMs;
+request_timeout_ms(#{keepalive := KeepaliveMs, header_timeout := HeaderMs})
+        when is_integer(KeepaliveMs), is_integer(HeaderMs) ->
+    KeepaliveMs + HeaderMs;
+request_timeout_ms(_) ->
+    infinity.
+
+stream_server(Name, Config, Connections) ->
+    Read = maps:with([timeout, body_timeout, max_body, max_request_line_size, max_header_size,
+                      http_version, window, retry, date_header], Config),
+    Server = case Config of
+        #{server_header := <<>>} -> undefined;
+        #{server_header := Text} -> Text
+    end,
+    Read#{name => Name, connections => Connections, server_header => Server}.
+
+%%% Info
+
+shown({Ref, Address = #{type := tcp}}) ->
+    {Ip, Port} = ranch:get_addr(Ref),
+    #{address => list_to_binary(inet:ntoa(Ip)), port => Port,
+      url => hornbeam_bind:url(hornbeam_bind:with_port(Address, Port))};
+shown({_, Address = #{path := Path}}) ->
+    #{address => Path, port => undefined, url => hornbeam_bind:url(Address)}.
+
+%%% Drain
+
+%% Every connection is told at once; new ones cannot come. One that was accepted a moment before the
+%% sockets were closed is told in the next round.
+drain(Connections, DeadlineMs) ->
+    case hornbeam_reaper:finish_all(Connections) of
+        [] -> ok;
+        Pids -> await_gone(Pids, Connections, DeadlineMs)
+    end.
+
+await_gone(Pids, Connections, DeadlineMs) ->
+    case erlang:monotonic_time(millisecond) >= DeadlineMs of
+        true ->
+            ?LOG_WARNING(#{what => drain_timeout, connections => length(Pids)});
+        false ->
+            case lists:filter(fun is_process_alive/1, Pids) of
+                [] -> drain(Connections, DeadlineMs);
+                Left ->
+                    receive after ?DRAIN_POLL_MS -> ok end,
+                    await_gone(Left, Connections, DeadlineMs)
+            end
+    end.
+
+remove_socket_file(#{type := unix, path := Path}) -> file:delete(Path);
+remove_socket_file(_) -> ok.

@@ -1,0 +1,175 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private From Cowboy's request to the scope that travels to Python.
+%%
+%% Pure. Also says no where Cowboy is more lenient than RFC 9112 asks a server to be: Cowboy splits
+%% header lines at CRLF only, so that a bare CR or LF stays inside a value, takes any byte in names
+%% and targets, takes a sign in Content-Length, and takes chunked bodies from HTTP/1.0.
+-module(hornbeam_scope).
+
+%% API
+-export([check/2]).
+-export([new/3]).
+-export([version/1]).
+
+-export_type([limits/0, refusal/0]).
+
+-type limits() :: #{
+    max_request_line_size := pos_integer(),
+    max_header_size := pos_integer(),
+    max_body := non_neg_integer() | infinity,
+    http_version := [atom()],
+    _ => _
+}.
+
+-type refusal() :: {Status :: 400..599, Why :: binary()}.
+
+%% ": " and CRLF of a header line; two spaces and the version of a request line.
+-define(HEADER_OVERHEAD, 4).
+-define(REQUEST_LINE_OVERHEAD, 10).
+
+%% @doc Whether the request may go to the application, or the answer that refuses it.
+-spec check(cowboy_req:req(), limits()) -> ok | {refuse, refusal()}.
+check(Req = #{headers := Headers}, Limits) ->
+    Checks = [
+        fun() -> check_version(Req, Limits) end,
+        fun() -> check_target(Req, Limits) end,
+        fun() -> check_headers(maps:to_list(Headers), Limits) end,
+        fun() -> check_host(Headers) end,
+        fun() -> check_framing(Req, Limits) end
+    ],
+    first_refusal(Checks).
+
+first_refusal([Check | Rest]) ->
+    case Check() of
+        ok -> first_refusal(Rest);
+        Refusal -> {refuse, Refusal}
+    end;
+first_refusal([]) ->
+    ok.
+
+%% @doc The scope of docs/protocol.md. `Client' and `Server' are made once per connection.
+-spec new(cowboy_req:req(), Client, Server) -> hornbeam_protocol:scope()
+    when Client :: {binary(), inet:port_number()} | undefined,
+         Server :: {binary(), inet:port_number() | undefined}.
+new(Req, Client, Server) ->
+    #{method := Method, scheme := Scheme, version := Version, path := Path, qs := Query} = Req,
+    {Method, Scheme, version(Version), Path, Query, headers(Req), Client, Server}.
+
+%% @doc HTTP version as ASGI writes it.
+-spec version(cowboy:http_version()) -> binary().
+version('HTTP/1.1') -> <<"1.1">>;
+version('HTTP/1.0') -> <<"1.0">>;
+version('HTTP/2') -> <<"2">>.
+
+%% Cowboy has taken Transfer-Encoding out; an application may want to know.
+headers(#{headers := Headers, has_body := true, body_length := undefined, version := Version})
+        when Version =/= 'HTTP/2' ->
+    maps:to_list(Headers#{<<"transfer-encoding">> => <<"chunked">>});
+headers(#{headers := Headers}) ->
+    maps:to_list(Headers).
+
+check_version(#{version := Version}, #{http_version := Versions}) ->
+    %% HTTP/1.0 is part of 'HTTP/1.1': a server of the one answers the other (RFC 9110 2.5).
+    Wanted = case Version of
+        'HTTP/1.0' -> 'HTTP/1.1';
+        _ -> Version
+    end,
+    case lists:member(Wanted, Versions) of
+        true -> ok;
+        false -> {505, <<"this HTTP version is not enabled">>}
+    end.
+
+check_target(#{method := Method, path := Path, qs := Query}, Limits) ->
+    #{max_request_line_size := Max} = Limits,
+    Size = byte_size(Method) + byte_size(Path) + query_size(Query) + ?REQUEST_LINE_OVERHEAD,
+    case Size > Max of
+        true ->
+            {414, <<"the request line is too long">>};
+        false ->
+            case is_visible(Path) andalso is_visible(Query) of
+                true -> ok;
+                false -> {400, <<"control character in the request target">>}
+            end
+    end.
+
+query_size(<<>>) -> 0;
+query_size(Query) -> byte_size(Query) + 1.
+
+%% Bytes above 127 are not allowed by RFC 3986 but sent by clients and taken by every peer.
+is_visible(<<Byte, Rest/binary>>) when Byte > 32, Byte =/= 127 -> is_visible(Rest);
+is_visible(<<>>) -> true;
+is_visible(_) -> false.
+
+check_headers(Headers, #{max_header_size := Max}) ->
+    case check_headers(Headers, 0, Max) of
+        {ok, Size} when Size =< Max -> ok;
+        {ok, _} -> {431, <<"the header section is too large">>};
+        Refusal -> Refusal
+    end.
+
+check_headers([{Name, Value} | Rest], Size, Max) ->
+    case is_token(Name) of
+        true ->
+            case is_field_value(Value) of
+                true ->
+                    Size1 = Size + byte_size(Name) + byte_size(Value) + ?HEADER_OVERHEAD,
+                    check_headers(Rest, Size1, Max);
+                false ->
+                    {400, <<"CR, LF or NUL in a header value">>}
+            end;
+        false ->
+            {400, <<"a header name is not a token">>}
+    end;
+check_headers([], Size, _) ->
+    {ok, Size}.
+
+%% RFC 9110 5.6.2, in lower case as Cowboy gives names; the upper bound of the fast clause first.
+is_token(<<>>) -> false;
+is_token(Name) -> is_token_rest(Name).
+
+is_token_rest(<<C, Rest/binary>>) when C >= $a, C =< $z; C =:= $- -> is_token_rest(Rest);
+is_token_rest(<<C, Rest/binary>>)
+        when C >= $0, C =< $9; C =:= $_; C =:= $.; C =:= $!; C =:= $#; C =:= $$; C =:= $%;
+             C =:= $&; C =:= $'; C =:= $*; C =:= $+; C =:= $^; C =:= $`; C =:= $|; C =:= $~;
+             C >= $A, C =< $Z ->
+    is_token_rest(Rest);
+is_token_rest(<<>>) -> true;
+is_token_rest(_) -> false.
+
+%% RFC 9110 5.5: CR, LF and NUL are dangerous and make a message invalid.
+is_field_value(<<C, Rest/binary>>) when C > 13 -> is_field_value(Rest);
+is_field_value(<<C, Rest/binary>>) when C =/= 0, C =/= 10, C =/= 13 -> is_field_value(Rest);
+is_field_value(<<>>) -> true;
+is_field_value(_) -> false.
+
+%% RFC 3986 3.2.3: a port is digits; Cowboy takes a plus sign before them as well.
+check_host(#{<<"host">> := Host}) ->
+    case binary:match(Host, <<":+">>) of
+        nomatch -> ok;
+        _ -> {400, <<"the port in Host is not a number">>}
+    end;
+check_host(_) ->
+    ok.
+
+check_framing(#{version := 'HTTP/1.0', has_body := true, body_length := undefined}, _) ->
+    {400, <<"Transfer-Encoding in an HTTP/1.0 request">>};
+check_framing(#{headers := #{<<"content-length">> := Length}} = Req, Limits) ->
+    case is_digits(Length) of
+        true -> check_body_length(Req, Limits);
+        false -> {400, <<"Content-Length is not a number">>}
+    end;
+check_framing(Req, Limits) ->
+    check_body_length(Req, Limits).
+
+is_digits(<<>>) -> false;
+is_digits(Text) -> is_digits_rest(Text).
+
+is_digits_rest(<<C, Rest/binary>>) when C >= $0, C =< $9 -> is_digits_rest(Rest);
+is_digits_rest(Rest) -> Rest =:= <<>>.
+
+check_body_length(#{body_length := Length}, #{max_body := Max})
+        when is_integer(Length), is_integer(Max), Length > Max ->
+    {413, <<"the request body is too large">>};
+check_body_length(_, _) ->
+    ok.

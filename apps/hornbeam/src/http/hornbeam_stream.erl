@@ -1,0 +1,479 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private One request, as a Cowboy stream handler: no process of its own, no copy of the request.
+%%
+%% Runs in the connection process. Phases:
+%%
+%% <ul>
+%% <li>`parked': pipelined behind a request that is not over; starts when that one has ended.</li>
+%% <li>`queued': no worker had a place; the pool says when to try again, or that time is up.</li>
+%% <li>`dispatched': a worker has it; no response yet.</li>
+%% <li>`started': the response has begun and goes on.</li>
+%% <li>`over': nothing more will be sent; what still comes is ignored.</li>
+%% </ul>
+%%
+%% Flow control. Response bodies: Cowboy's `send' returns when the driver has taken the bytes and
+%% blocks this process while the client does not read; a message that the handler sends to its own
+%% stream comes back only after that, and then the bytes are acknowledged to the worker. Request
+%% bodies: see {@link hornbeam_flow}.
+%%
+%% Smuggling. Cowboy's decoder of chunked bodies is lenient about chunk extensions and hands
+%% trailers on as if they were the next request. So nothing that follows a chunked body on the
+%% same HTTP/1 connection is believed: the response says `connection: close' and requests that were
+%% parsed from there are never dispatched.
+-module(hornbeam_stream).
+
+-behaviour(cowboy_stream).
+
+-include_lib("kernel/include/logger.hrl").
+
+%% cowboy_stream
+-export([init/3]).
+-export([data/4]).
+-export([info/3]).
+-export([terminate/3]).
+-export([early_error/5]).
+
+-export_type([server/0]).
+
+-type server() :: #{
+    name := atom(),
+    connections := hornbeam_reaper:table(),
+    %% Options that streams read, as hornbeam_config has checked them.
+    timeout := timeout(),
+    body_timeout := timeout(),
+    max_body := non_neg_integer() | infinity,
+    max_request_line_size := pos_integer(),
+    max_header_size := pos_integer(),
+    http_version := [atom()],
+    window := pos_integer(),
+    retry := boolean(),
+    server_header := binary() | undefined,
+    date_header := boolean()
+}.
+%% What is the same for all streams of a listener.
+
+-record(stream, {
+    id :: cowboy_stream:streamid(),
+    phase :: parked | queued | dispatched | started | over,
+    server :: server(),
+    connection :: hornbeam_connection:context(),
+    method :: binary(),
+    version :: cowboy:http_version(),
+    arrival_ms :: integer(),
+    %% Kept until the response starts: a retry sends it again.
+    scope :: hornbeam_protocol:scope() | undefined,
+    request_id :: hornbeam_protocol:request_id() | undefined,
+    worker :: hornbeam_pool:worker() | undefined,
+    retried = false :: boolean(),
+    %% The client waits for 100 Continue (RFC 9110 10.1.1).
+    expects_continue :: boolean(),
+    %% Body parts that came before there was a worker for them, last first.
+    held = [] :: [binary()],
+    body_complete :: boolean(),
+    body_bytes = 0 :: non_neg_integer(),
+    flow :: hornbeam_flow:flow(),
+    %% The timer, and what its message is known by: one that fires while it is being cancelled is
+    %% not taken for its successor.
+    body_timer :: {Timer :: reference(), Name :: reference()} | undefined,
+    %% A body whose end is the end of the connection.
+    close_delimited = false :: boolean(),
+    %% The response goes without a body: HEAD, 204, 304.
+    bodiless = false :: boolean(),
+    %% The connection is not to be used after this response.
+    close :: boolean(),
+    %% Response bytes written to the socket and not yet acknowledged to the worker.
+    unacked = 0 :: non_neg_integer()
+}).
+
+-type state() :: #stream{} | refused.
+
+%% Process dictionary of a connection: the HTTP/1 stream whose response is due, the last one that
+%% was parked behind it, and whether a chunked body has been seen (HTTP/1 only).
+-define(CURRENT, hornbeam_current).
+-define(LAST_PARKED, hornbeam_last_parked).
+-define(DISTRUSTED, hornbeam_distrusted).
+
+%% Pipelined requests that may wait behind the current one; a client that sends more is cut off.
+-define(MAX_PIPELINED, 64).
+
+%%% cowboy_stream
+
+-spec init(cowboy_stream:streamid(), cowboy_req:req(), cowboy:opts()) ->
+    {cowboy_stream:commands(), state()}.
+init(StreamId, Req, Opts) ->
+    #{hornbeam := Server, hornbeam_connection := Connection} = Opts,
+    case get(?DISTRUSTED) of
+        true ->
+            {[], refused};
+        undefined ->
+            hornbeam_connection:stream_began(Connection),
+            Stream = new(StreamId, Req, Server, Connection),
+            case hornbeam_scope:check(Req, Server) of
+                ok -> admit(Stream, Req);
+                {refuse, {Status, Why}} -> refuse(Status, Why, Stream)
+            end
+    end.
+
+-spec data(cowboy_stream:streamid(), cowboy_stream:fin(), binary(), state()) ->
+    {cowboy_stream:commands(), state()}.
+data(_StreamId, _IsFin, _Data, refused) ->
+    {[], refused};
+data(_StreamId, _IsFin, _Data, Stream = #stream{phase = over}) ->
+    {[], Stream};
+data(_StreamId, IsFin, Data, Stream0) ->
+    #stream{body_bytes = Bytes0, server = #{max_body := MaxBody}, flow = Flow} = Stream0,
+    Bytes = Bytes0 + byte_size(Data),
+    Stream = Stream0#stream{body_bytes = Bytes,
+                            body_complete = IsFin =:= fin,
+                            expects_continue = false,
+                            flow = hornbeam_flow:received(byte_size(Data), Flow)},
+    case Bytes > MaxBody of
+        true -> fail(413, <<"the request body is too large">>, Stream);
+        false -> {[], forward(Data, Stream)}
+    end.
+
+-spec info(cowboy_stream:streamid(), term(), state()) -> {cowboy_stream:commands(), state()}.
+info(_StreamId, _Message, refused) ->
+    {[], refused};
+%% Cowboy wants to complete a response that was broken off: it must not look complete.
+info(_StreamId, {data, fin, <<>>}, Stream) ->
+    {[], Stream};
+info(_StreamId, {response, _, _, _} = Response, Stream) ->
+    {[Response], Stream};
+info(_StreamId, unpark, Stream = #stream{phase = parked}) ->
+    dispatch(new, Stream);
+info(_StreamId, {pool, retry}, Stream = #stream{phase = queued}) ->
+    dispatch(queued, Stream);
+info(_StreamId, {pool, timeout}, Stream = #stream{phase = queued}) ->
+    overloaded(Stream);
+info(_StreamId, {sent, Bytes}, Stream) ->
+    {[], acknowledge(Bytes, Stream)};
+info(_StreamId, {body_timeout, Name}, Stream = #stream{body_timer = {_, Name}}) ->
+    fail(408, <<"the request body did not arrive in time">>, Stream#stream{body_timer = undefined});
+info(_StreamId, Message, Stream = #stream{request_id = Id})
+        when is_tuple(Message), tuple_size(Message) >= 2, element(2, Message) =:= Id ->
+    from_worker(Message, Stream);
+%% Late: of a worker that was replaced, of a timer that was stopped, or after the end.
+info(_StreamId, _Message, Stream) ->
+    {[], Stream}.
+
+-spec terminate(cowboy_stream:streamid(), cowboy_stream:reason(), state()) -> ok.
+terminate(_StreamId, _Reason, refused) ->
+    ok;
+terminate(StreamId, _Reason, Stream) ->
+    #stream{connection = Connection, phase = Phase, server = #{name := Name}} = Stream,
+    hornbeam_connection:stream_ended(Connection),
+    _ = stop_body_timer(Stream),
+    case Phase of
+        queued -> hornbeam_pool:leave_queue(Name, {self(), StreamId});
+        _ -> ok
+    end,
+    _ = leave(Stream),
+    unpark_next(Stream).
+
+-spec early_error(cowboy_stream:streamid(), cowboy_stream:reason(), cowboy_stream:partial_req(),
+                  Response, cowboy:opts()) -> Response
+    when Response :: cowboy_stream:resp_command().
+early_error(_StreamId, Reason, _PartialReq, {response, Status, Headers, _}, Opts) ->
+    #{hornbeam := Server} = Opts,
+    {response, _, Defaults, Body} = hornbeam_response:error(Status, early_text(Reason), Server),
+    {response, Status, maps:merge(Defaults, maps:remove(<<"content-length">>, Headers)), Body}.
+
+%%% Admission
+
+new(StreamId, Req, Server = #{window := Window}, Connection) ->
+    #{method := Method, version := Version, has_body := HasBody} = Req,
+    #stream{
+        id = StreamId, phase = parked, server = Server, connection = Connection,
+        method = Method, version = Version,
+        arrival_ms = erlang:monotonic_time(millisecond),
+        expects_continue = HasBody andalso expects_continue(Req),
+        body_complete = not HasBody,
+        flow = hornbeam_flow:new(Window),
+        close = is_chunked_http1(Req)
+    }.
+
+%% A chunked body on HTTP/1: from here on the connection's further requests are not believed.
+admit(Stream0 = #stream{close = Close}, Req) ->
+    _ = Close andalso put(?DISTRUSTED, true),
+    #stream{id = StreamId, connection = #{client := Client, server := Address}} = Stream0,
+    Stream = Stream0#stream{scope = hornbeam_scope:new(Req, Client, Address)},
+    case {Stream#stream.version, get(?CURRENT)} of
+        {'HTTP/2', _} ->
+            dispatch(new, Stream);
+        {_, undefined} ->
+            put(?CURRENT, StreamId),
+            dispatch(new, Stream);
+        {_, Current} when StreamId - Current > ?MAX_PIPELINED ->
+            hornbeam_connection:cut(Stream#stream.connection),
+            {[], Stream#stream{phase = over}};
+        {_, _} ->
+            put(?LAST_PARKED, StreamId),
+            {[], Stream#stream{phase = parked}}
+    end.
+
+expects_continue(#{version := 'HTTP/1.0'}) -> false;
+expects_continue(#{headers := #{<<"expect">> := Expect}}) ->
+    string:lowercase(Expect) =:= <<"100-continue">>;
+expects_continue(_) -> false.
+
+is_chunked_http1(#{version := Version, has_body := true, body_length := undefined}) ->
+    Version =/= 'HTTP/2';
+is_chunked_http1(_) ->
+    false.
+
+unpark_next(#stream{version = 'HTTP/2'}) ->
+    ok;
+unpark_next(#stream{id = StreamId}) ->
+    case get(?CURRENT) of
+        StreamId ->
+            Next = StreamId + 1,
+            case get(?LAST_PARKED) of
+                Last when is_integer(Last), Next =< Last ->
+                    put(?CURRENT, Next),
+                    self() ! {{self(), Next}, unpark},
+                    ok;
+                _ ->
+                    _ = erase(?CURRENT),
+                    ok
+            end;
+        _ ->
+            ok
+    end.
+
+%%% Dispatch
+
+dispatch(Turn, Stream = #stream{server = #{name := Name}}) ->
+    case hornbeam_pool:checkout(Name, Turn) of
+        {ok, Worker} -> dispatch_to(Worker, Turn, Stream);
+        full -> enqueue(Turn, Stream);
+        down -> overloaded(Stream)
+    end.
+
+dispatch_to(Worker = {Pid, Writer, Routes, Load}, Turn, Stream) ->
+    #stream{id = StreamId, scope = Scope, held = Held, body_complete = Complete,
+            server = #{name := Name}} = Stream,
+    Id = hornbeam_load:next_request_id(Load),
+    Inserted = hornbeam_routes:insert(Routes, Id, {self(), StreamId}, Stream#stream.arrival_ms),
+    %% After the insertion: if the worker is alive now, the pool finds the route when it dies.
+    case Inserted andalso is_process_alive(Pid) of
+        true ->
+            Body = iolist_to_binary(lists:reverse(Held)),
+            Message = {request, Id, Scope, Body, not Complete},
+            hornbeam_writer:send(Writer, hornbeam_protocol:encode(Message)),
+            {[], Stream#stream{phase = dispatched, worker = Worker, request_id = Id,
+                               scope = kept_scope(Stream), held = []}};
+        false ->
+            hornbeam_pool:release(Name, Load),
+            enqueue(Turn, Stream)
+    end.
+
+enqueue(Turn, Stream = #stream{id = StreamId, arrival_ms = ArrivalMs, server = #{name := Name}}) ->
+    case hornbeam_pool:enqueue(Name, {self(), StreamId}, ArrivalMs, Turn) of
+        ok -> {[], Stream#stream{phase = queued}};
+        full -> overloaded(Stream);
+        down -> overloaded(Stream)
+    end.
+
+%% RFC 9110 9.2.2: these may be sent again when a worker dies before it has answered. With a body
+%% they are not: it has gone with the worker.
+kept_scope(Stream = #stream{scope = Scope}) ->
+    case may_retry(Stream) of
+        true -> Scope;
+        false -> undefined
+    end.
+
+may_retry(#stream{retried = true}) -> false;
+may_retry(#stream{server = #{retry := false}}) -> false;
+may_retry(#stream{body_complete = false}) -> false;
+may_retry(#stream{body_bytes = Bytes}) when Bytes > 0 -> false;
+may_retry(#stream{method = Method}) ->
+    Method =:= <<"GET">> orelse Method =:= <<"HEAD">> orelse Method =:= <<"OPTIONS">>.
+
+%%% From the worker
+
+from_worker({response, _, Status, Headers, Body}, Stream = #stream{phase = dispatched}) ->
+    #stream{method = Method} = Stream,
+    Command = hornbeam_response:whole(Status, response_headers(Headers, Stream), Body, Method),
+    finish([Command], Stream);
+from_worker({start, _, Status, Headers, Body}, Stream0 = #stream{phase = dispatched}) ->
+    #stream{method = Method} = Stream0,
+    Map = response_headers(Headers, Stream0),
+    Stream = Stream0#stream{
+        phase = started, scope = undefined,
+        bodiless = not hornbeam_response:has_body(Status, Method),
+        close_delimited = is_close_delimited(Map, Stream0)
+    },
+    {Commands, Sent} = body(nofin, Body, Stream),
+    {[{headers, Status, Map} | Commands], Sent};
+from_worker({data, _, Data}, Stream = #stream{phase = started}) ->
+    body(nofin, Data, Stream);
+from_worker({last, _, Data}, Stream = #stream{phase = started}) ->
+    {Commands, Sent} = body(fin, Data, Stream),
+    finish(Commands, Sent);
+from_worker({trailers, _, Headers}, Stream = #stream{phase = started}) ->
+    finish([{trailers, hornbeam_response:trailers(Headers)}], Stream);
+from_worker({inform, _, Status, Headers}, Stream = #stream{phase = dispatched}) ->
+    {[{inform, Status, hornbeam_response:trailers(Headers)}], Stream};
+from_worker({credit, _, Bytes}, Stream = #stream{flow = Flow0}) ->
+    {Commands, Flow} = hornbeam_flow:credit(Bytes, Flow0),
+    {Commands, Stream#stream{flow = Flow}};
+from_worker({waiting, _}, Stream) ->
+    waiting(Stream);
+from_worker({abort, _}, Stream) ->
+    fail(500, <<"Internal Server Error">>, Stream);
+from_worker({timeout, _}, Stream) ->
+    fail(504, <<"the application did not answer in time">>, Stream);
+from_worker({worker_down, _}, Stream) ->
+    worker_down(Stream);
+from_worker(_, Stream) ->
+    {[], Stream}.
+
+%% A client that was never told to continue may not send its body at all: what follows on the
+%% connection could be either.
+response_headers(Headers, Stream = #stream{version = Version, server = Server}) ->
+    Map = hornbeam_response:headers(Headers, Version, Server),
+    case Stream#stream.close orelse Stream#stream.expects_continue of
+        true -> Map#{<<"connection">> => <<"close">>};
+        false -> Map
+    end.
+
+is_close_delimited(#{<<"content-length">> := _}, _) -> false;
+is_close_delimited(_, #stream{version = Version}) -> Version =:= 'HTTP/1.0'.
+
+%% Bytes of a body that the client does not get are acknowledged like others: the application
+%% should not have to know.
+body(IsFin, Data, Stream = #stream{bodiless = true}) ->
+    Commands = case IsFin of
+        fin -> [{data, fin, <<>>}];
+        nofin -> []
+    end,
+    {Commands, acknowledge(byte_size(Data), Stream)};
+body(nofin, <<>>, Stream) ->
+    {[], Stream};
+body(IsFin, Data, Stream = #stream{unacked = Unacked0, id = StreamId}) ->
+    #stream{server = #{window := Window}} = Stream,
+    Unacked = Unacked0 + byte_size(Data),
+    case Unacked >= Window div 4 andalso IsFin =:= nofin of
+        true ->
+            %% Comes back after Cowboy has carried out the command below.
+            self() ! {{self(), StreamId}, {sent, Unacked}},
+            {[{data, IsFin, Data}], Stream#stream{unacked = 0}};
+        false ->
+            {[{data, IsFin, Data}], Stream#stream{unacked = Unacked}}
+    end.
+
+acknowledge(0, Stream) ->
+    Stream;
+acknowledge(Bytes, Stream) ->
+    tell_worker({ack, Stream#stream.request_id, Bytes}, Stream).
+
+%% The application waits for body: the client is told to send, and has `body_timeout' to do so.
+waiting(Stream = #stream{body_complete = true}) ->
+    {[], Stream};
+waiting(Stream0 = #stream{expects_continue = ExpectsContinue}) ->
+    Stream = start_body_timer(Stream0#stream{expects_continue = false}),
+    case ExpectsContinue of
+        true -> {[{inform, 100, #{}}], Stream};
+        false -> {[], Stream}
+    end.
+
+start_body_timer(Stream = #stream{server = #{body_timeout := infinity}}) ->
+    Stream;
+start_body_timer(Stream = #stream{id = StreamId, server = #{body_timeout := TimeoutMs}}) ->
+    Stopped = stop_body_timer(Stream),
+    Name = make_ref(),
+    Message = {{self(), StreamId}, {body_timeout, Name}},
+    Stopped#stream{body_timer = {erlang:send_after(TimeoutMs, self(), Message), Name}}.
+
+stop_body_timer(Stream = #stream{body_timer = undefined}) ->
+    Stream;
+stop_body_timer(Stream = #stream{body_timer = {Timer, _}}) ->
+    _ = erlang:cancel_timer(Timer, [{async, true}, {info, false}]),
+    Stream#stream{body_timer = undefined}.
+
+worker_down(Stream = #stream{phase = dispatched, scope = Scope}) when Scope =/= undefined ->
+    %% The route went with the worker.
+    dispatch(queued, Stream#stream{retried = true, worker = undefined, request_id = undefined});
+worker_down(Stream) ->
+    fail(502, <<"the worker that served this request has ended">>,
+         Stream#stream{worker = undefined}).
+
+%%% To the worker
+
+forward(Data, Stream = #stream{phase = Phase, held = Held}) when Phase =:= parked; Phase =:= queued ->
+    Stream#stream{held = [Data | Held]};
+forward(Data, Stream = #stream{request_id = Id, body_complete = Complete}) ->
+    tell_worker({body, Id, Data, not Complete}, stop_body_timer(Stream)).
+
+tell_worker(_Message, Stream = #stream{worker = undefined}) ->
+    Stream;
+tell_worker(Message, Stream = #stream{worker = {_, Writer, _, _}}) ->
+    ok = hornbeam_writer:send(Writer, hornbeam_protocol:encode(Message)),
+    Stream.
+
+%% This stream listens no more. The worker need not be told after a whole response: it knows.
+leave(Stream = #stream{worker = undefined}) ->
+    Stream;
+leave(Stream = #stream{worker = {_, _, Routes, _}, request_id = Id, phase = Phase}) ->
+    _ = hornbeam_routes:detach(Routes, Id) andalso Phase =/= over andalso
+        tell_worker({disconnect, Id}, Stream),
+    Stream#stream{worker = undefined}.
+
+%%% Ends
+
+%% A response that ends well.
+finish(Commands, Stream = #stream{flow = Flow, body_complete = Complete}) ->
+    Resume = case Complete of
+        true -> [];
+        %% Cowboy skips what remains of the body, but does not wake a socket that it had put to
+        %% sleep for want of credit.
+        false -> hornbeam_flow:resume(Flow)
+    end,
+    {Commands ++ Resume ++ [stop], Stream#stream{phase = over}}.
+
+%% A response that cannot be: an error where nothing has been sent, a cut where something has.
+fail(Status, Text, Stream = #stream{phase = started}) ->
+    ?LOG_INFO(#{what => response_cut, status => Status, why => Text,
+                request_id => Stream#stream.request_id}),
+    Left = leave(Stream),
+    cut(Left#stream{phase = over});
+fail(Status, Text, Stream) ->
+    Left = leave(Stream),
+    refuse(Status, Text, Left).
+
+cut(Stream = #stream{version = 'HTTP/2'}) ->
+    {[{internal_error, response_cut, 'The response could not be completed.'}], Stream};
+cut(Stream = #stream{connection = Connection, close_delimited = true}) ->
+    hornbeam_connection:reset(Connection),
+    {[], Stream};
+cut(Stream = #stream{connection = Connection}) ->
+    hornbeam_connection:cut(Connection),
+    {[], Stream}.
+
+overloaded(Stream = #stream{server = Server}) ->
+    {response, Status, Headers, Body} =
+        hornbeam_response:error(503, <<"all workers are busy">>, Server),
+    answer({response, Status, Headers#{<<"retry-after">> => <<"1">>}, Body}, Stream).
+
+refuse(Status, Text, Stream = #stream{server = Server}) ->
+    {response, _, Headers, Body} = hornbeam_response:error(Status, Text, Server),
+    answer({response, Status, Headers, Body}, Stream).
+
+%% An answer of the server itself. The connection ends with it where the request was at fault or
+%% its body is not all there.
+answer({response, Status, Headers0, Body}, Stream) ->
+    #stream{method = Method, close = Close, body_complete = Complete} = Stream,
+    Headers = case Close orelse not Complete orelse ends_connection(Status) of
+        true -> Headers0#{<<"connection">> => <<"close">>};
+        false -> Headers0
+    end,
+    finish([hornbeam_response:whole(Status, Headers, Body, Method)], Stream).
+
+ends_connection(Status) ->
+    Status =:= 400 orelse Status =:= 408 orelse Status =:= 413 orelse Status =:= 414
+        orelse Status =:= 431 orelse Status =:= 505.
+
+early_text({_, _, Why}) when is_atom(Why) -> atom_to_binary(Why);
+early_text(_) -> <<"the request could not be read">>.

@@ -1,0 +1,154 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private The messages between the node and a Python worker, and their bytes.
+%%
+%% Pure: no process, no port. `docs/protocol.md' explains each message; the Python twin of this
+%% module is `python/hornbeam/_protocol.py'. A packet is a batch of messages; a message is encoded
+%% apart, so that connection processes do that work side by side and the writer only joins bytes.
+-module(hornbeam_protocol).
+
+%% API
+-export([encode/1]).
+-export([batch/1]).
+-export([decode/1]).
+-export([atoms/0]).
+
+-export_type([message/0, to_worker/0, from_worker/0, encoded/0, scope/0, headers/0,
+              request_id/0, call_id/0, decode_error/0]).
+
+-type request_id() :: pos_integer().
+%% Chosen by the node, never used twice in a worker's life.
+
+-type call_id() :: pos_integer().
+%% Chosen by the worker.
+
+-type headers() :: [{binary(), binary()}].
+%% Names in lower case.
+
+-type address() :: {binary(), inet:port_number() | undefined} | undefined.
+
+-type scope() :: {Method :: binary(), Scheme :: binary(), HttpVersion :: binary(),
+                  RawPath :: binary(), QueryString :: binary(), headers(),
+                  Client :: address(), Server :: address()}.
+
+-type to_worker() ::
+    {configure, map()}
+  | {request, request_id(), scope(), Body :: binary(), More :: boolean()}
+  | {body, request_id(), Data :: binary(), More :: boolean()}
+  | {ack, request_id(), Bytes :: non_neg_integer()}
+  | {disconnect, request_id()}
+  | {cancel, request_id()}
+  | {reply, call_id(), ok, term()}
+  | {reply, call_id(), error, {atom(), map()}}
+  | {ping, non_neg_integer()}
+  | {shutdown, TimeoutMs :: non_neg_integer() | infinity}.
+
+-type from_worker() ::
+    {ready | stopped, Facts :: map()}
+  | {failed, Name :: atom(), Facts :: map()}
+  | {pong, non_neg_integer()}
+  | {log, logger:level(), Report :: map()}
+  | {response | start, request_id(), Status :: 100..999, headers(), Body :: binary()}
+  | {inform, request_id(), Status :: 100..199, headers()}
+  | {data | last, request_id(), Data :: binary()}
+  | {trailers, request_id(), headers()}
+  | {abort | waiting | done, request_id()}
+  | {credit, request_id(), Bytes :: non_neg_integer()}
+  | {call, call_id(), Function :: atom(), Args :: tuple()}
+  | {cast, Function :: atom(), Args :: tuple()}.
+
+-type message() :: to_worker() | from_worker().
+
+-type encoded() :: binary().
+%% One message without the version byte.
+
+-type decode_error() :: {malformed, FirstBytes :: binary()}.
+
+-define(VERSION, 131).
+-define(LIST_EXT, 108).
+-define(NIL_EXT, 106).
+-define(COMPRESSED, 80).
+%% How much of a packet that makes no sense is shown in the log.
+-define(SHOWN_BYTES, 64).
+
+%% @doc The bytes of one message, to be joined by {@link batch/1}.
+-spec encode(message()) -> encoded().
+encode(Message) ->
+    <<?VERSION, Encoded/binary>> = term_to_binary(Message),
+    Encoded.
+
+%% @doc One packet of encoded messages, in their order. The port adds the length.
+-spec batch([encoded(), ...]) -> iodata().
+batch(Messages) ->
+    [<<?VERSION, ?LIST_EXT, (length(Messages)):32>>, Messages, ?NIL_EXT].
+
+%% @doc The messages of a packet from a worker.
+%%
+%% Creates no atom (`safe'), inflates nothing (the worker never compresses, so a compressed term
+%% is an attack or a fault), and takes only the forms that {@link from_worker()} lists.
+-spec decode(binary()) -> {ok, [from_worker()]} | {error, decode_error()}.
+decode(<<?VERSION, ?COMPRESSED, _/binary>> = Packet) ->
+    malformed(Packet);
+decode(Packet) ->
+    try binary_to_term(Packet, [safe, used]) of
+        {Messages, Used} when Used =:= byte_size(Packet) ->
+            case is_known(Messages) of
+                true -> {ok, Messages};
+                false -> malformed(Packet)
+            end;
+        {_, _} ->
+            malformed(Packet)
+    catch
+        error:badarg -> malformed(Packet)
+    end.
+
+%% @doc Every atom that a worker may send beside the heads of messages.
+%%
+%% Decoding is `safe', and a node in interactive mode loads modules late: without this list the
+%% first report of a failed start would be taken for garbage.
+-spec atoms() -> [atom()].
+atoms() ->
+    [app, message, traceback, type, loop, chdir, lifespan, timeout_ms, worker_class, request_id,
+     status, window, path, key,
+     os_pid, python, codec, c, uvloop, asyncio, trio, asgi, wsgi, started, unsupported, off,
+     complete, failed, undefined, true, false,
+     app_not_found, app_import_failed, app_not_callable, loop_unavailable, chdir_failed,
+     lifespan_unsupported, lifespan_failed, startup_timeout, worker_class_unsupported,
+     emergency, alert, critical, error, warning, notice, info, debug,
+     state_get, state_set, state_incr, state_delete].
+
+malformed(Packet) ->
+    {error, {malformed, binary:part(Packet, 0, min(byte_size(Packet), ?SHOWN_BYTES))}}.
+
+is_known([Message | Rest]) -> is_message(Message) andalso is_known(Rest);
+is_known([]) -> true;
+is_known(_) -> false.
+
+is_message({response, Id, Status, Headers, Body}) -> is_head(Id, Status, Headers, Body);
+is_message({start, Id, Status, Headers, Body}) -> is_head(Id, Status, Headers, Body);
+is_message({done, Id}) -> is_integer(Id);
+is_message({data, Id, Data}) -> is_integer(Id) andalso is_binary(Data);
+is_message({last, Id, Data}) -> is_integer(Id) andalso is_binary(Data);
+is_message({credit, Id, Bytes}) -> is_integer(Id) andalso is_integer(Bytes) andalso Bytes >= 0;
+is_message({waiting, Id}) -> is_integer(Id);
+is_message({abort, Id}) -> is_integer(Id);
+is_message({inform, Id, Status, Headers}) -> is_head(Id, Status, Headers, <<>>);
+is_message({trailers, Id, Headers}) -> is_integer(Id) andalso is_headers(Headers);
+is_message({call, Id, Function, Args}) ->
+    is_integer(Id) andalso is_atom(Function) andalso is_tuple(Args);
+is_message({cast, Function, Args}) -> is_atom(Function) andalso is_tuple(Args);
+is_message({pong, N}) -> is_integer(N);
+is_message({log, Level, Report}) -> is_atom(Level) andalso is_map(Report);
+is_message({ready, Facts}) -> is_map(Facts);
+is_message({stopped, Facts}) -> is_map(Facts);
+is_message({failed, Name, Facts}) -> is_atom(Name) andalso is_map(Facts);
+is_message(_) -> false.
+
+is_head(Id, Status, Headers, Body) ->
+    is_integer(Id) andalso is_integer(Status) andalso Status >= 100 andalso Status =< 999
+        andalso is_binary(Body) andalso is_headers(Headers).
+
+is_headers([{Name, Value} | Rest]) ->
+    is_binary(Name) andalso is_binary(Value) andalso is_headers(Rest);
+is_headers([]) -> true;
+is_headers(_) -> false.

@@ -1,0 +1,431 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private One Python worker: owns its port, hands what it says to the connections.
+%%
+%% States of `phase':
+%%
+%% <ul>
+%% <li>`starting': the process runs, `configure' is sent, neither `ready' nor `failed' has come.</li>
+%% <li>`ready': requests are dispatched to it by the connections themselves, which insert a route
+%%   (see {@link hornbeam_routes}) and write through the worker's {@link hornbeam_writer}.</li>
+%% <li>`stopping': `shutdown' is sent; the process is about to leave.</li>
+%% </ul>
+%%
+%% The Erlang process and the OS process live and die together: when the port closes, this process
+%% ends with a `{shutdown, _}' reason that says why; when this process ends, the port is closed and
+%% an OS process that does not leave by itself is killed. Restarting is the pool's business.
+-module(hornbeam_worker).
+
+-behaviour(gen_server).
+
+-include_lib("kernel/include/logger.hrl").
+
+%% API
+-export([start_link/1]).
+-export([stop/2]).
+-export([info/1]).
+
+%% gen_server
+-export([init/1]).
+-export([handle_continue/2]).
+-export([handle_call/3]).
+-export([handle_cast/2]).
+-export([handle_info/2]).
+-export([terminate/2]).
+
+-export_type([start_args/0, exit_reason/0]).
+
+-type start_args() :: #{
+    pool := pid(),
+    server := atom(),
+    worker_id := pos_integer(),
+    python := file:filename(),
+    config := hornbeam_config:config(),
+    routes := hornbeam_routes:routes(),
+    load := hornbeam_load:load(),
+    waiting := hornbeam_pool:waiting()
+}.
+
+-type exit_reason() ::
+    {failed, Name :: atom(), Facts :: map()}
+  | {exit_status, non_neg_integer()}
+  | {protocol_error, binary()}
+  | {port_closed, term()}
+  | {stalled, Milliseconds :: non_neg_integer()}
+  | stopped.
+
+-record(state, {
+    %% What the pool gave.
+    args :: start_args(),
+    port :: port(),
+    os_pid :: pos_integer() | undefined,
+    writer :: pid(),
+    phase = starting :: starting | ready | stopping,
+    %% What the worker said of itself in `ready'.
+    facts = #{} :: map(),
+    started_ms :: integer(),
+    %% Heartbeat: number of the last ping, when it was sent, and of the last pong.
+    ping = 0 :: non_neg_integer(),
+    pong = 0 :: non_neg_integer(),
+    %% When the oldest unanswered ping was sent; undefined when all are answered.
+    silent_since_ms :: integer() | undefined,
+    served = 0 :: non_neg_integer()
+}).
+
+%% Time for the interpreter to start and the application to be imported, on top of
+%% `lifespan_timeout', which the worker watches itself.
+-define(BOOT_TIMEOUT_MS, 30000).
+%% How long a worker may take to leave after its `stopped', or after its input has closed.
+-define(EXIT_TIMEOUT_MS, 2000).
+%% Heartbeats that may be missed before the worker gets no new requests.
+-define(MISSED_BEATS, 2).
+%% The worker's exit status for a packet that it cannot understand (sysexits: EX_SOFTWARE).
+-define(EXIT_PROTOCOL, 70).
+
+%%% API
+
+-spec start_link(start_args()) -> {ok, pid()} | {error, term()}.
+start_link(Args) ->
+    gen_server:start_link(?MODULE, Args, []).
+
+%% @doc Ask for an orderly end: running tasks get `TimeoutMs', then the lifespan shuts down.
+%% Returns at once; the caller watches the process.
+-spec stop(pid(), timeout()) -> ok.
+stop(Worker, TimeoutMs) ->
+    gen_server:cast(Worker, {stop, TimeoutMs}).
+
+%% @doc What `hornbeam:info/0' shows of the worker, or `undefined' when it has just gone.
+-spec info(pid()) -> map() | undefined.
+info(Worker) ->
+    try gen_server:call(Worker, info, 1000)
+    catch exit:_ -> undefined
+    end.
+
+%%% gen_server
+
+-spec init(start_args()) -> {ok, #state{}, {continue, configure}} | {stop, term()}.
+init(Args = #{server := Server, worker_id := WorkerId}) ->
+    process_flag(trap_exit, true),
+    logger:update_process_metadata(#{hornbeam_server => Server, worker_id => WorkerId}),
+    try open(Args) of
+        Port ->
+            OsPid = case erlang:port_info(Port, os_pid) of
+                {os_pid, Pid} -> Pid;
+                undefined -> undefined
+            end,
+            {ok, #state{args = Args, port = Port, os_pid = OsPid,
+                        writer = hornbeam_writer:start_link(Port),
+                        started_ms = erlang:monotonic_time(millisecond)},
+             {continue, configure}}
+    catch
+        error:Reason ->
+            #{python := Python} = Args,
+            Facts = #{python => unicode:characters_to_binary(Python), message => Reason},
+            {stop, {shutdown, {failed, python_not_found, Facts}}}
+    end.
+
+-spec handle_continue(configure, #state{}) -> {noreply, #state{}}.
+handle_continue(configure, State = #state{args = Args}) ->
+    #{config := Config = #{lifespan_timeout := LifespanTimeout}} = Args,
+    ok = send({configure, settings(Args, Config)}, State),
+    case LifespanTimeout of
+        infinity -> ok;
+        _ ->
+            _ = erlang:start_timer(LifespanTimeout + ?BOOT_TIMEOUT_MS, self(), boot),
+            ok
+    end,
+    {noreply, State}.
+
+-spec handle_call(info, gen_server:from(), #state{}) -> {reply, map(), #state{}}.
+handle_call(info, _From, State = #state{args = Args}) ->
+    #{worker_id := WorkerId, load := Load} = Args,
+    {reply, (State#state.facts)#{
+        worker_id => WorkerId,
+        os_pid => State#state.os_pid,
+        state => shown_phase(State),
+        in_flight => hornbeam_load:in_flight(Load),
+        served => State#state.served,
+        uptime_ms => erlang:monotonic_time(millisecond) - State#state.started_ms,
+        memory_bytes => resident_bytes(State#state.os_pid)
+    }, State}.
+
+-spec handle_cast({stop, timeout()}, #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
+handle_cast({stop, _}, State = #state{phase = stopping}) ->
+    {noreply, State};
+handle_cast({stop, _}, State = #state{phase = starting}) ->
+    {stop, {shutdown, stopped}, State};
+handle_cast({stop, TimeoutMs}, State = #state{args = #{load := Load, config := Config}}) ->
+    hornbeam_load:close(Load),
+    ok = send({shutdown, TimeoutMs}, State),
+    case stop_bound_ms(TimeoutMs, Config) of
+        infinity -> ok;
+        BoundMs ->
+            _ = erlang:start_timer(BoundMs, self(), stop),
+            ok
+    end,
+    {noreply, State#state{phase = stopping}}.
+
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
+handle_info({Port, {data, Packet}}, State = #state{port = Port}) ->
+    case hornbeam_protocol:decode(Packet) of
+        {ok, Messages} ->
+            handle_messages(Messages, State);
+        {error, {malformed, FirstBytes}} ->
+            ?LOG_ERROR(#{what => malformed_packet, first_bytes => FirstBytes}),
+            {stop, {shutdown, {protocol_error, FirstBytes}}, State}
+    end;
+handle_info({Port, {exit_status, Status}}, State = #state{port = Port}) ->
+    {stop, {shutdown, exit_reason(Status, State)}, State#state{os_pid = undefined}};
+handle_info({timeout, _, heartbeat}, State) ->
+    heartbeat(State);
+handle_info({timeout, _, boot}, State = #state{phase = starting, args = #{config := Config}}) ->
+    #{lifespan_timeout := LifespanTimeout} = Config,
+    Facts = #{timeout_ms => LifespanTimeout + ?BOOT_TIMEOUT_MS},
+    {stop, {shutdown, {failed, startup_timeout, Facts}}, State};
+handle_info({timeout, _, boot}, State) ->
+    {noreply, State};
+handle_info({timeout, _, stop}, State) ->
+    ?LOG_WARNING(#{what => worker_stop_timeout, os_pid => State#state.os_pid}),
+    {stop, {shutdown, stopped}, State};
+handle_info({'EXIT', Port, _}, State = #state{port = Port, phase = stopping}) ->
+    {stop, {shutdown, stopped}, State};
+handle_info({'EXIT', Port, Reason}, State = #state{port = Port}) ->
+    %% Without an exit status: a write failed (the worker has closed its input, or is just dying).
+    {stop, {shutdown, {port_closed, Reason}}, State};
+handle_info({'EXIT', Writer, _}, State = #state{writer = Writer}) ->
+    %% It ends only when the port has closed, of which the owner learns as well.
+    {noreply, State};
+handle_info({'EXIT', _Parent, Reason}, State) ->
+    {stop, Reason, State};
+handle_info(Message, State) ->
+    ?LOG_WARNING(#{what => unexpected_message, message => Message}),
+    {noreply, State}.
+
+%% The OS process is never left behind: closing the port ends its input, at which it leaves; one
+%% that does not (a C extension that holds the interpreter's lock) is killed.
+-spec terminate(term(), #state{}) -> ok.
+terminate(_Reason, #state{os_pid = undefined}) ->
+    ok;
+terminate(Reason, State = #state{port = Port, os_pid = OsPid}) ->
+    case Reason of
+        {shutdown, {protocol_error, _}} -> kill(OsPid);
+        {shutdown, {stalled, _}} -> kill(OsPid);
+        {shutdown, {failed, startup_timeout, _}} -> kill(OsPid);
+        _ -> ok
+    end,
+    _ = (State#state.phase =:= ready) andalso (Reason =:= shutdown) andalso
+        stop_now(State),
+    receive
+        {Port, {exit_status, _}} -> ok
+    after 0 ->
+        close_and_kill(Port, OsPid)
+    end.
+
+%%% Messages of the worker
+
+handle_messages([], State) ->
+    {noreply, State};
+handle_messages([Message | Rest], State0) ->
+    case handle_message(Message, State0) of
+        {ok, State} -> handle_messages(Rest, State);
+        {stop, Reason} -> {stop, {shutdown, Reason}, State0}
+    end.
+
+handle_message({done, Id}, State = #state{args = Args}) ->
+    #{routes := Routes, load := Load, pool := Pool, waiting := Waiting} = Args,
+    case hornbeam_routes:remove(Routes, Id) of
+        true -> hornbeam_pool:release(Pool, Load, Waiting);
+        false -> ok
+    end,
+    {ok, State#state{served = State#state.served + 1}};
+handle_message({call, CallId, Function, Args}, State) ->
+    reply(CallId, hornbeam_services:call(Function, Args), State),
+    {ok, State};
+handle_message({cast, Function, Args}, State) ->
+    _ = hornbeam_services:call(Function, Args),
+    {ok, State};
+handle_message({pong, N}, State = #state{args = #{load := Load}}) when N =< State#state.ping ->
+    case N =:= State#state.ping of
+        true ->
+            _ = (State#state.phase =:= ready) andalso hornbeam_load:open(Load),
+            {ok, State#state{pong = N, silent_since_ms = undefined}};
+        false ->
+            {ok, State#state{pong = N}}
+    end;
+handle_message({log, Level, Report}, State) ->
+    log(Level, Report),
+    {ok, State};
+handle_message({ready, Facts}, State = #state{phase = starting, args = Args}) ->
+    #{pool := Pool, worker_id := WorkerId, load := Load} = Args,
+    hornbeam_load:open(Load),
+    hornbeam_pool:worker_ready(Pool, WorkerId, self(), State#state.writer),
+    start_heartbeat(State),
+    {ok, State#state{phase = ready, facts = Facts}};
+handle_message({failed, Name, Facts}, #state{phase = starting}) ->
+    {stop, {failed, Name, Facts}};
+handle_message({stopped, Facts}, State = #state{phase = stopping}) ->
+    log_stopped(Facts),
+    _ = erlang:start_timer(?EXIT_TIMEOUT_MS, self(), stop),
+    {ok, State};
+handle_message(Message, State = #state{args = #{routes := Routes}})
+        when is_integer(element(2, Message)) ->
+    hornbeam_routes:deliver(Routes, Message),
+    {ok, State};
+handle_message(Message, _State) ->
+    FirstBytes = iolist_to_binary(io_lib:format("~0P", [Message, 12])),
+    {stop, {protocol_error, FirstBytes}}.
+
+%% The reply goes straight to the port where the pipe has room: a synchronous caller waits for it.
+reply(CallId, Result, State = #state{port = Port}) ->
+    Encoded = hornbeam_protocol:encode(case Result of
+        {ok, Value} -> {reply, CallId, ok, Value};
+        {error, Error} -> {reply, CallId, error, Error}
+    end),
+    try port_command(Port, hornbeam_protocol:batch([Encoded]), [nosuspend]) of
+        true -> ok;
+        false -> hornbeam_writer:send(State#state.writer, Encoded)
+    catch
+        error:badarg -> ok
+    end.
+
+%%% Heartbeat
+
+start_heartbeat(#state{args = #{config := #{heartbeat := HeartbeatMs}}}) ->
+    _ = erlang:start_timer(HeartbeatMs, self(), heartbeat),
+    ok.
+
+heartbeat(State = #state{args = #{config := Config, load := Load}}) ->
+    #{stall_timeout := StallMs} = Config,
+    NowMs = erlang:monotonic_time(millisecond),
+    expire_requests(NowMs, State),
+    SilentMs = case State#state.silent_since_ms of
+        undefined -> 0;
+        SinceMs -> NowMs - SinceMs
+    end,
+    %% Erlang's term order puts `infinity' above every number.
+    case SilentMs >= StallMs of
+        true ->
+            ?LOG_ERROR(#{what => worker_stalled, silent_ms => SilentMs,
+                         os_pid => State#state.os_pid}),
+            {stop, {shutdown, {stalled, SilentMs}}, State};
+        false ->
+            Missed = State#state.ping - State#state.pong,
+            _ = Missed >= ?MISSED_BEATS andalso hornbeam_load:close(Load),
+            start_heartbeat(State),
+            {noreply, ping(NowMs, State)}
+    end.
+
+%% While pings are unanswered no more are sent than it takes to notice: a worker that is blocked
+%% for a minute finds two of them in its pipe, not hundreds.
+ping(NowMs, State = #state{ping = Ping, pong = Pong}) when Ping - Pong < ?MISSED_BEATS ->
+    ok = send({ping, Ping + 1}, State),
+    SinceMs = case State#state.silent_since_ms of
+        undefined -> NowMs;
+        Earlier -> Earlier
+    end,
+    State#state{ping = Ping + 1, silent_since_ms = SinceMs};
+ping(_, State) ->
+    State.
+
+%% One sweep over the requests in flight, in place of a timer for each.
+expire_requests(NowMs, State = #state{args = #{routes := Routes, config := Config}}) ->
+    case Config of
+        #{timeout := infinity} -> ok;
+        #{timeout := TimeoutMs} ->
+            [send({cancel, Id}, State) || Id <- hornbeam_routes:expire(Routes, NowMs - TimeoutMs)],
+            ok
+    end.
+
+%%% Start and stop
+
+open(#{python := Python, config := #{env := Env}}) ->
+    Script = filename:join(code:priv_dir(hornbeam), "worker.py"),
+    open_port({spawn_executable, Python}, [
+        {args, [Script]},
+        {env, [{env_text(Name), Value =/= false andalso env_text(Value)}
+               || {Name, Value} <- maps:to_list(Env)]},
+        {packet, 4}, nouse_stdio, binary, exit_status, hide
+    ]).
+
+env_text(Text) -> unicode:characters_to_list(Text).
+
+settings(#{server := Server, worker_id := WorkerId}, Config) ->
+    Given = maps:with([app, worker_class, pythonpath, chdir, lifespan, lifespan_timeout,
+                       root_path, loop, threads, window], Config),
+    Given#{server => atom_to_binary(Server), worker_id => WorkerId}.
+
+send(Message, #state{writer = Writer}) ->
+    hornbeam_writer:send(Writer, hornbeam_protocol:encode(Message)).
+
+exit_reason(_, #state{phase = stopping}) -> stopped;
+exit_reason(?EXIT_PROTOCOL, _) -> {protocol_error, <<"told by the worker">>};
+exit_reason(Status, _) -> {exit_status, Status}.
+
+shown_phase(#state{phase = ready, ping = Ping, pong = Pong}) when Ping - Pong >= ?MISSED_BEATS ->
+    blocked;
+shown_phase(#state{phase = Phase}) ->
+    Phase.
+
+stop_bound_ms(infinity, _) -> infinity;
+stop_bound_ms(_, #{lifespan_timeout := infinity}) -> infinity;
+stop_bound_ms(TimeoutMs, #{lifespan_timeout := LifespanMs}) ->
+    TimeoutMs + LifespanMs + ?EXIT_TIMEOUT_MS.
+
+%% The supervisor wants this process to end: the same as stop/2, waited for here. The supervisor's
+%% own timeout bounds it.
+stop_now(State = #state{port = Port, args = #{config := Config}}) ->
+    #{shutdown_timeout := TimeoutMs} = Config,
+    ok = send({shutdown, TimeoutMs}, State),
+    wait_for_exit(Port, stop_bound_ms(TimeoutMs, Config)).
+
+wait_for_exit(Port, TimeoutMs) ->
+    receive
+        {Port, {exit_status, Status}} ->
+            %% Seen again by terminate/2.
+            self() ! {Port, {exit_status, Status}},
+            ok
+    after TimeoutMs ->
+        ok
+    end.
+
+close_and_kill(Port, OsPid) ->
+    try port_close(Port) of
+        true -> ok
+    catch
+        error:badarg -> ok
+    end,
+    kill(OsPid).
+
+%% After the port has closed the worker leaves by itself within milliseconds; the kill is for one
+%% that cannot. The pid is still ours: nobody but the VM reaps it, and it has not told us yet.
+kill(OsPid) ->
+    _ = os:cmd("kill -KILL " ++ integer_to_list(OsPid)),
+    ok.
+
+resident_bytes(undefined) ->
+    undefined;
+resident_bytes(OsPid) ->
+    case file:read_file("/proc/" ++ integer_to_list(OsPid) ++ "/statm") of
+        {ok, Text} ->
+            [_, Pages | _] = binary:split(Text, <<" ">>, [global]),
+            %% 4096: the page size of every platform that has this file and that OTP is built for
+            %% here; the figure is for people, not for decisions.
+            binary_to_integer(Pages) * 4096;
+        {error, _} ->
+            undefined
+    end.
+
+%%% Logging
+
+log(Level, Report) ->
+    Text = maps:get(message, Report, <<>>),
+    Fields = maps:without([message], Report),
+    case lists:member(Level, [emergency, alert, critical, error, warning, notice, info, debug]) of
+        true -> logger:log(Level, "~ts", [Text], Fields#{domain => [hornbeam, application]});
+        false -> ok
+    end.
+
+log_stopped(#{lifespan := failed} = Facts) ->
+    ?LOG_ERROR(#{what => lifespan_shutdown_failed, message => maps:get(message, Facts, <<>>)});
+log_stopped(_) ->
+    ok.

@@ -1,0 +1,66 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private Writes to a worker's port.
+%%
+%% A process of its own, apart from the port's owner, because `port_command/2' suspends its caller
+%% while the pipe is full: a worker that does not read must not keep the owner from reading what
+%% the worker says, nor from noticing that its heartbeats are missing. What waits in this process's
+%% mailbox is bounded by the requests that the pool lets into the worker and by their windows.
+%%
+%% Whatever has gathered in the mailbox while one write went on becomes the next packet, so that
+%% under load one system call carries many messages, and without load none waits.
+-module(hornbeam_writer).
+
+%% API
+-export([start_link/1]).
+-export([send/2]).
+
+%% internal
+-export([init/1]).
+
+%% Bounds of one packet; more than that gains nothing and delays the first message of the batch.
+-define(MAX_BATCH_MESSAGES, 128).
+-define(MAX_BATCH_BYTES, 262144).
+
+%% @doc Start a writer for `Port', linked to the caller, who owns the port.
+-spec start_link(port()) -> pid().
+start_link(Port) ->
+    proc_lib:spawn_link(?MODULE, init, [Port]).
+
+%% @doc Queue one encoded message; never blocks, never fails.
+-spec send(pid(), hornbeam_protocol:encoded()) -> ok.
+send(Writer, Encoded) ->
+    Writer ! {send, Encoded},
+    ok.
+
+-spec init(port()) -> no_return().
+init(Port) ->
+    process_flag(message_queue_data, off_heap),
+    loop(Port).
+
+loop(Port) ->
+    receive
+        {send, Encoded} ->
+            Messages = gather([Encoded], 1, byte_size(Encoded)),
+            write(Port, hornbeam_protocol:batch(Messages)),
+            loop(Port)
+        %% No timeout: the link ends this process with the port's owner.
+    end.
+
+gather(Messages, Count, Bytes) when Count < ?MAX_BATCH_MESSAGES, Bytes < ?MAX_BATCH_BYTES ->
+    receive
+        {send, Encoded} ->
+            gather([Encoded | Messages], Count + 1, Bytes + byte_size(Encoded))
+    after 0 ->
+        lists:reverse(Messages)
+    end;
+gather(Messages, _, _) ->
+    lists:reverse(Messages).
+
+write(Port, Packet) ->
+    try port_command(Port, Packet) of
+        true -> ok
+    catch
+        %% The port has closed; its owner knows why and is on its way out.
+        error:badarg -> exit(normal)
+    end.

@@ -1,0 +1,533 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker's end of the two pipes: batches out, batches in, and calls that wait.
+
+Who writes. The event loop's thread puts messages into the outbox, which leaves as one
+packet at the end of the turn. A call is written at once by its thread, behind what is
+in the outbox.
+Writes block while the pipe is full, under one lock: the node always reads.
+
+Who reads. One thread at a time has the *reader role*: the event loop, whenever there is
+something to read, or a thread that waits for the reply to its call. Whoever reads puts
+replies into the slots of the calls that wait for them, and all else into the inbox,
+which only the event loop empties, in order. Invariants, all kept under `_mutex`:
+
+* `_reader` is the thread that has the role, or 0.
+* A thread that finds the role taken becomes a follower: it sleeps until its reply is
+  there or the role is handed to it. Who gives the role up wakes one follower; so while
+  there are followers, somebody reads or is about to.
+* The event loop never sleeps for the role. If a thread has it while the pipe is
+  readable, the loop stops watching (`_paused`), as it would spin; who gives the role up
+  has it watch again.
+
+`_mutex` and the lock for writing are re-entrant only to notice the one case that can't
+work: a finalizer or a signal handler that calls the node while its thread reads or
+writes.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from threading import get_ident
+from typing import Final, NoReturn, Protocol
+
+from hornbeam import _protocol as protocol
+from hornbeam._errors import BridgeClosed, ReentrantCall
+from hornbeam._etf import pack_batch
+from hornbeam._process import leave
+from hornbeam._protocol import IncomingMessage, PacketSplitter, ProtocolError
+from hornbeam._terms import Atom
+
+__all__ = ("CallFailed", "Channel", "Receiver", "die_of")
+
+READ_BYTES: Final = 65536
+"""How much is read at once: a pipe gives no more in one read unless it was enlarged."""
+
+EXIT_NODE_GONE: Final = 0
+EXIT_PROTOCOL: Final = 70
+"""EX_SOFTWARE of sysexits.h."""
+
+
+class Receiver(Protocol):
+    """The event loop's side of a channel."""
+
+    def handle(self, message: IncomingMessage) -> None:
+        """Take one message of the node; not a reply.
+
+        Raises:
+            ProtocolError: the node may not send it.
+        """
+
+    def is_output_expected(self) -> bool:
+        """Say whether what was just handled has tasks run in the next turn.
+
+        If so, what they send can leave at the end of that turn.
+        """
+
+
+class Scheduler(Protocol):
+    """What a channel needs of the event loop."""
+
+    def call_soon(self, callback: Callable[[], None]) -> None: ...
+    def call_soon_threadsafe(self, callback: Callable[[], None]) -> None: ...
+    def add_reader(self, descriptor: int, callback: Callable[[], None]) -> None: ...
+    def remove_reader(self, descriptor: int) -> None: ...
+
+
+class CallFailed(Exception):
+    """The node answered a call with an error.
+
+    Args:
+        name: the error's name.
+        facts: what the node says about it.
+    """
+
+    name: str
+    facts: dict[object, object]
+
+    def __init__(self, name: str, facts: dict[object, object]) -> None:
+        super().__init__(name, facts)
+        self.name = name
+        self.facts = facts
+
+
+class _Slot:
+    """Where the reply to a call is put."""
+
+    __slots__ = ("done", "reply", "wakeup")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.reply: IncomingMessage = ()
+        # Only a follower has one.
+        self.wakeup: threading.Lock | None = None
+
+
+class Channel:
+    """Messages and calls over a pair of pipes.
+
+    Args:
+        read_descriptor: non-blocking, from the node.
+        write_descriptor: non-blocking, to the node.
+    """
+
+    __slots__ = (
+        "_call_ids",
+        "_closed",
+        "_drain_scheduled",
+        "_flush_scheduled",
+        "_followers",
+        "_inbox",
+        "_loop_thread",
+        "_mutex",
+        "_outbox",
+        "_paused",
+        "_read_descriptor",
+        "_read_poll",
+        "_reader",
+        "_receiver",
+        "_scheduler",
+        "_slots",
+        "_splitter",
+        "_write_descriptor",
+        "_write_lock",
+        "_write_poll",
+        "_writing",
+    )
+
+    def __init__(self, read_descriptor: int, write_descriptor: int) -> None:
+        self._read_descriptor = read_descriptor
+        self._write_descriptor = write_descriptor
+        self._read_poll = select.poll()
+        self._read_poll.register(read_descriptor, select.POLLIN)
+        self._write_poll = select.poll()
+        self._write_poll.register(write_descriptor, select.POLLOUT)
+        self._splitter = PacketSplitter()
+        self._inbox: deque[IncomingMessage] = deque()
+        self._outbox: list[bytes] = []
+        self._call_ids = count(1)
+        self._slots: dict[int, _Slot] = {}
+        self._scheduler: Scheduler | None = None
+        self._receiver: Receiver | None = None
+        self._loop_thread = 0
+        self._flush_scheduled = False
+        self._drain_scheduled = False
+        self._reset_locks()
+        self._closed = False
+
+    def _reset_locks(self) -> None:
+        self._mutex = threading.RLock()
+        self._reader = 0
+        # Ordered: who waits longest gets the role first.
+        self._followers: dict[_Slot, None] = {}
+        self._paused = False
+        self._write_lock = threading.RLock()
+        self._writing = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether calls can't be made any more."""
+        return self._closed
+
+    def close_in_forks(self) -> None:
+        """Have forks of this process leave the pipes alone."""
+        os.register_at_fork(after_in_child=self._abandon)
+
+    # The event loop.
+
+    def receive_first(self) -> IncomingMessage:
+        """Wait for the node's first message; before there is an event loop."""
+        me = get_ident()
+        self._take_role(me)
+
+        try:
+            while not self._inbox:
+                self._read_poll.poll()
+                self._read_and_sort()
+        finally:
+            self._give_up_role()
+
+        return self._inbox.popleft()
+
+    def attach(self, scheduler: Scheduler, receiver: Receiver) -> None:
+        """Have the event loop of this thread take the node's messages from now on."""
+        self._scheduler = scheduler
+        self._receiver = receiver
+        self._loop_thread = get_ident()
+        scheduler.add_reader(self._read_descriptor, self._on_readable)
+        self._schedule_drain()
+
+    def detach(self) -> None:
+        """Let go of the event loop, which is about to end; calls still work."""
+        assert self._scheduler is not None
+        self.flush()
+        self._scheduler.remove_reader(self._read_descriptor)
+        self._scheduler = None
+
+    def post(self, encoded: bytes) -> None:
+        """Send a message at the end of this turn; only from the event loop's thread."""
+        self._outbox.append(encoded)
+
+        if not self._flush_scheduled and self._scheduler is not None:
+            self._flush_scheduled = True
+            self._scheduler.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Send what is in the outbox now."""
+        self._flush_scheduled = False
+
+        if self._outbox:
+            self._write(None)
+
+    def _on_readable(self) -> None:
+        if not self._take_role(get_ident()):
+            return
+
+        try:
+            self._read_and_sort()
+        finally:
+            self._give_up_role()
+
+        self._drain()
+
+    def _drain(self) -> None:
+        """Handle what is in the inbox, and send what came of it.
+
+        Handling a message may run code of the application, which may call the node,
+        which
+        may fill the inbox again: that is left to a later turn, so that other tasks run.
+        """
+        receiver, scheduler = self._receiver, self._scheduler
+        self._drain_scheduled = False
+        inbox = self._inbox
+
+        if receiver is None or scheduler is None:
+            return
+
+        # What is posted meanwhile leaves below.
+        self._flush_scheduled = True
+
+        try:
+            for _ in range(len(inbox)):
+                receiver.handle(inbox.popleft())
+        except ProtocolError as exc:
+            die_of(exc)
+        except Exception:
+            # A fault of ours: messages are lost, nobody could rely on this worker any
+            # more.
+            traceback.print_exc()
+            leave(EXIT_PROTOCOL)
+
+        if receiver.is_output_expected():
+            # Behind the tasks' first steps, which are in the loop's queue already.
+            scheduler.call_soon(self.flush)
+        else:
+            self.flush()
+
+        if inbox:
+            self._schedule_drain()
+
+    def _schedule_drain(self) -> None:
+        """Have the event loop look into the inbox; from any thread."""
+        scheduler = self._scheduler
+
+        if scheduler is None or self._drain_scheduled:
+            return
+
+        self._drain_scheduled = True
+
+        if get_ident() == self._loop_thread:
+            scheduler.call_soon(self._drain)
+        else:
+            scheduler.call_soon_threadsafe(self._drain)
+
+    # Calls.
+
+    def call(self, function: Atom, args: tuple[object, ...]) -> object:
+        """Call a service of the node and wait for the reply; from any thread.
+
+        Raises:
+            EncodeError: an argument has no Erlang form.
+            CallFailed: the node answered with an error.
+            BridgeClosed: this process is a fork of the worker.
+            ReentrantCall: the thread is in the midst of another call.
+        """
+        if self._closed:
+            raise BridgeClosed(
+                "this process is a fork of a Hornbeam worker; only the worker itself "
+                "can call the node"
+            )
+
+        if self._reader == get_ident():
+            raise ReentrantCall
+
+        call_id = next(self._call_ids)
+        encoded = protocol.call(call_id, function, args)
+        slot = self._slots[call_id] = _Slot()
+
+        try:
+            self._write(encoded)
+
+            while not slot.done:
+                self._wait_for(slot)
+        except ReentrantCall:
+            self._slots.pop(call_id, None)
+            raise
+
+        _, _, outcome, value = slot.reply
+
+        if outcome is protocol.OK:
+            return value
+
+        raise _parse_failure(outcome, value)
+
+    def _wait_for(self, slot: _Slot) -> None:
+        """Read until the reply is there, or sleep until it is or the role is free."""
+        me = get_ident()
+
+        with self._mutex:
+            if slot.done:
+                return
+
+            if self._reader == 0:
+                self._reader = me
+                wakeup = None
+            elif self._reader == me:
+                raise ReentrantCall
+            else:
+                wakeup = slot.wakeup = threading.Lock()
+                wakeup.acquire()
+                self._followers[slot] = None
+
+        if wakeup is not None:
+            wakeup.acquire()
+            return
+
+        try:
+            while not slot.done:
+                self._read_poll.poll()
+                self._read_and_sort()
+
+                if self._inbox:
+                    self._schedule_drain()
+        finally:
+            self._give_up_role()
+
+    # Reading; by who has the role.
+
+    def _take_role(self, me: int) -> bool:
+        """Take the reader's role for the event loop, or stop watching the pipe."""
+        with self._mutex:
+            if self._reader == 0:
+                self._reader = me
+                return True
+
+            if self._scheduler is not None and not self._paused:
+                self._paused = True
+                self._scheduler.remove_reader(self._read_descriptor)
+
+            return False
+
+    def _give_up_role(self) -> None:
+        with self._mutex:
+            self._reader = 0
+
+            if self._followers:
+                slot = next(iter(self._followers))
+                self._wake(slot)
+                return
+
+            if not self._paused:
+                return
+
+            self._paused = False
+
+        if get_ident() == self._loop_thread:
+            self._resume()
+        elif self._scheduler is not None:
+            self._scheduler.call_soon_threadsafe(self._resume)
+
+    def _resume(self) -> None:
+        """Watch the pipe again."""
+        if self._scheduler is not None:
+            self._scheduler.add_reader(self._read_descriptor, self._on_readable)
+
+    def _wake(self, slot: _Slot) -> None:
+        """Wake a follower, if it is one; under the mutex."""
+        wakeup, slot.wakeup = slot.wakeup, None
+
+        if wakeup is not None:
+            del self._followers[slot]
+            wakeup.release()
+
+    def _read_and_sort(self) -> None:
+        if self._closed:
+            _leave_fork()
+
+        try:
+            data = os.read(self._read_descriptor, READ_BYTES)
+        except BlockingIOError:
+            return
+
+        if not data:
+            leave(EXIT_NODE_GONE)
+
+        try:
+            for packet in self._splitter.feed(data):
+                for message in protocol.parse_packet(packet):
+                    if message[0] is protocol.REPLY:
+                        self._deliver(message)
+                    else:
+                        self._inbox.append(message)
+        except ProtocolError as exc:
+            die_of(exc)
+
+    def _deliver(self, message: IncomingMessage) -> None:
+        if len(message) != 4 or type(message[1]) is not int:
+            raise ProtocolError(
+                "a reply has a call id and two more fields", repr(message)
+            )
+
+        slot = self._slots.pop(message[1], None)
+
+        # A late one: nobody waits for it any more.
+        if slot is None:
+            return
+
+        with self._mutex:
+            slot.reply = message
+            slot.done = True
+            self._wake(slot)
+
+    # Writing.
+
+    def _write(self, encoded: bytes | None) -> None:
+        """Write the outbox, and a message after it, as one packet."""
+        with self._write_lock:
+            if self._closed:
+                _leave_fork()
+
+            if self._writing:
+                raise ReentrantCall
+
+            self._writing = True
+
+            try:
+                outbox = self._outbox
+                messages = outbox[:]
+                # Not clear(): the event loop may have put more there meanwhile.
+                del outbox[: len(messages)]
+
+                if encoded is not None:
+                    messages.append(encoded)
+
+                self._write_packet(pack_batch(messages))
+            finally:
+                self._writing = False
+
+    def _write_packet(self, packet: bytes) -> None:
+        descriptor = self._write_descriptor
+
+        try:
+            written = os.write(descriptor, packet)
+        except BlockingIOError:
+            written = 0
+        except BrokenPipeError:
+            leave(EXIT_NODE_GONE)
+
+        if written == len(packet):
+            return
+
+        rest = memoryview(packet)[written:]
+
+        while rest:
+            self._write_poll.poll()
+
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                leave(EXIT_NODE_GONE)
+
+    # Fork.
+
+    def _abandon(self) -> None:
+        """In a child that was forked: the pipes are the parent's."""
+        if self._closed:
+            return
+
+        self._closed = True
+        # A thread that is not in the child may have held them.
+        self._reset_locks()
+        os.close(self._read_descriptor)
+        os.close(self._write_descriptor)
+
+
+def _parse_failure(outcome: object, value: object) -> CallFailed:
+    match value:
+        case (Atom(name=name), dict() as facts) if outcome is protocol.ERROR:
+            return CallFailed(name, facts)
+
+    die_of(
+        ProtocolError(
+            "a reply is ok, or error with a name and facts", repr((outcome, value))
+        )
+    )
+
+
+def die_of(error: ProtocolError) -> NoReturn:
+    """Say what the node did wrong, and leave."""
+    os.write(2, f"hornbeam worker: protocol error: {error}\n".encode(errors="replace"))
+    leave(EXIT_PROTOCOL)
+
+
+def _leave_fork() -> NoReturn:
+    # A fork that came back to the event loop, by an exception for instance, would serve
+    # the parent's requests a second time.
+    leave(1)

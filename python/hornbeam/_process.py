@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make this process a worker: its descriptors, its signals, its tie to the node."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Final, NoReturn
+
+__all__ = ("leave", "prepare_pipe", "set_up")
+
+PIPE_BYTES: Final = 1024 * 1024
+"""Wanted size of each pipe; Linux gives unprivileged processes up to that much."""
+
+_F_SETPIPE_SZ: Final = getattr(fcntl, "F_SETPIPE_SZ", 1031)
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def set_up() -> None:
+    """Call once, before anything of the application is imported."""
+    _die_with_parent()
+    _close_stdin()
+    _buffer_by_line()
+    _ignore_signals()
+
+
+def prepare_pipe(descriptor: int) -> None:
+    """Keep a pipe from subprocesses, make it non-blocking, and enlarge it if possible.
+
+    Raises:
+        OSError: there is no such descriptor.
+    """
+    os.set_inheritable(descriptor, False)
+    os.set_blocking(descriptor, False)
+
+    # No pipe, not Linux, or the user's share of pipe memory is used up: slower, no
+    # fault.
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(descriptor, _F_SETPIPE_SZ, PIPE_BYTES)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process now: no finalizers, no waiting for threads."""
+    for stream in (sys.stdout, sys.stderr):
+        # Closed, broken, or None.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+    os._exit(status)
+
+
+def _die_with_parent() -> None:
+    """Have Linux kill this process when the node's process is gone, also by SIGKILL.
+
+    The end of input tells it as well, but not to a process whose interpreter is stuck
+    in a C extension.
+    """
+    if sys.platform != "linux":
+        return
+
+    parent = os.getppid()
+
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, AttributeError):
+        return
+
+    prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+
+    if os.getppid() != parent:
+        # It went before the request took hold.
+        os._exit(0)
+
+
+def _close_stdin() -> None:
+    """A node started from a terminal would share it with the application."""
+    null = os.open(os.devnull, os.O_RDONLY)
+
+    if null != 0:
+        os.dup2(null, 0)
+        os.close(null)
+
+
+def _buffer_by_line() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # None where the node has no such stream itself.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
+
+
+def _ignore_signals() -> None:
+    """Leave Ctrl-C and SIGTERM to the node, which tells this process to stop in order.
+
+    By handlers and not by SIG_IGN, which programs that the application starts would
+    inherit. A fork of this process is no worker and gets the defaults back.
+    """
+    ignored = (signal.SIGINT, signal.SIGTERM)
+
+    for number in ignored:
+        signal.signal(number, _do_nothing)
+
+    def restore() -> None:
+        for number in ignored:
+            if signal.getsignal(number) is _do_nothing:
+                signal.signal(number, _DEFAULTS[number])
+
+    os.register_at_fork(after_in_child=restore)
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    pass
+
+
+_DEFAULTS: Final[Mapping[int, Callable[..., object] | signal.Handlers]] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The messages between the node and this worker, and how packets are cut from a stream.
+
+Pure: no descriptors, no loop. `docs/protocol.md` explains each message; the Erlang twin
+    of this module is `hornbeam_protocol.erl`.
+
+What goes out is made by one function a message and comes back as the encoded message,
+to be put into a batch. What comes in is a tuple headed by one of the atoms below;
+`check_message` says whether its form is one of those that the node may send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, TypeAlias
+
+from hornbeam._etf import decode_packet, encode_message
+from hornbeam._terms import Atom, DecodeError
+
+__all__ = (
+    "MAX_PACKET_BYTES",
+    "PacketSplitter",
+    "ProtocolError",
+    "check_message",
+    "parse_packet",
+)
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+IncomingMessage: TypeAlias = tuple[object, ...]
+LogLevel: TypeAlias = Literal["error", "warning", "info", "debug"]
+
+MAX_PACKET_BYTES: Final = 256 * 1024 * 1024
+"""Longest packet that is taken from the node; windows keep real ones far below."""
+
+SHOWN_BYTES: Final = 64
+"""How much of a packet that makes no sense is shown."""
+
+_LENGTH_BYTES: Final = 4
+
+# Heads of the node's messages.
+CONFIGURE: Final = Atom("configure")
+REQUEST: Final = Atom("request")
+BODY: Final = Atom("body")
+ACK: Final = Atom("ack")
+DISCONNECT: Final = Atom("disconnect")
+CANCEL: Final = Atom("cancel")
+REPLY: Final = Atom("reply")
+PING: Final = Atom("ping")
+SHUTDOWN: Final = Atom("shutdown")
+
+OK: Final = Atom("ok")
+ERROR: Final = Atom("error")
+INFINITY: Final = Atom("infinity")
+
+# Heads of the worker's messages.
+_READY: Final = Atom("ready")
+_FAILED: Final = Atom("failed")
+_STOPPED: Final = Atom("stopped")
+_PONG: Final = Atom("pong")
+_LOG: Final = Atom("log")
+_RESPONSE: Final = Atom("response")
+_START: Final = Atom("start")
+_DATA: Final = Atom("data")
+_LAST: Final = Atom("last")
+_TRAILERS: Final = Atom("trailers")
+_INFORM: Final = Atom("inform")
+_ABORT: Final = Atom("abort")
+_CREDIT: Final = Atom("credit")
+_WAITING: Final = Atom("waiting")
+_DONE: Final = Atom("done")
+_CALL: Final = Atom("call")
+
+_MESSAGE: Final = Atom("message")
+_REQUEST_ID: Final = Atom("request_id")
+
+# The form of each message of the node: types of what follows its head.
+_FORMS: Final[Mapping[Atom, tuple[type | tuple[type, ...], ...]]] = {
+    CONFIGURE: (dict,),
+    REQUEST: (int, tuple, bytes, bool),
+    BODY: (int, bytes, bool),
+    ACK: (int, int),
+    DISCONNECT: (int,),
+    CANCEL: (int,),
+    REPLY: (int, Atom, object),
+    PING: (int,),
+    SHUTDOWN: ((int, Atom),),
+}
+
+
+class ProtocolError(Exception):
+    """The node sent what this worker can't understand.
+
+    Args:
+        reason: what is wrong.
+        first_bytes: the beginning of the packet, or of the message as text.
+    """
+
+    reason: str
+    first_bytes: bytes | str
+
+    def __init__(self, reason: str, first_bytes: bytes | str) -> None:
+        super().__init__(reason, first_bytes)
+        self.reason = reason
+        self.first_bytes = first_bytes[:SHOWN_BYTES]
+
+    def __str__(self) -> str:
+        return f"{self.reason}; it begins with {self.first_bytes!r}"
+
+
+# Incoming.
+
+
+class PacketSplitter:
+    """Cuts the byte stream of the node into packets."""
+
+    __slots__ = ("_buffer", "_wanted_bytes")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        # No packet is complete before the buffer holds that much.
+        self._wanted_bytes = _LENGTH_BYTES
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what was read; return the packets that are complete, without lengths.
+
+        Raises:
+            ProtocolError: a length is above `MAX_PACKET_BYTES`.
+        """
+        buffer = self._buffer
+
+        if buffer:
+            buffer += data
+
+            if len(buffer) < self._wanted_bytes:
+                return []
+
+            data = bytes(buffer)
+            buffer.clear()
+
+        packets = []
+        begin = 0
+
+        while True:
+            start = begin + _LENGTH_BYTES
+            end = start + int.from_bytes(data[begin:start], "big")
+
+            if end > len(data) or start > len(data):
+                break
+
+            packets.append(data[start:end])
+            begin = end
+
+        if begin < len(data):
+            self._keep(data[begin:])
+
+        return packets
+
+    def _keep(self, rest: bytes) -> None:
+        length = int.from_bytes(rest[:_LENGTH_BYTES], "big")
+        self._wanted_bytes = _LENGTH_BYTES
+
+        if len(rest) >= _LENGTH_BYTES:
+            if length > MAX_PACKET_BYTES:
+                reason = (
+                    f"a packet of {length} bytes is announced, "
+                    f"at most {MAX_PACKET_BYTES} are taken"
+                )
+                raise ProtocolError(reason, rest)
+
+            self._wanted_bytes += length
+
+        self._buffer += rest
+
+
+def parse_packet(packet: bytes) -> list[IncomingMessage]:
+    """Decode a packet to its messages; their forms are not checked yet.
+
+    Raises:
+        ProtocolError: it is no list of tuples that are headed by an atom.
+    """
+    try:
+        messages = decode_packet(packet)
+    except DecodeError as exc:
+        raise ProtocolError(f"undecodable packet: {exc}", packet) from exc
+
+    for message in messages:
+        if type(message) is not tuple or not message or type(message[0]) is not Atom:
+            raise ProtocolError("a message is a tuple headed by an atom", repr(message))
+
+    return messages  # type: ignore[return-value]  # just checked, element by element
+
+
+def check_message(message: IncomingMessage) -> None:
+    """Check that the node may send a message of this form.
+
+    Raises:
+        ProtocolError: it may not.
+    """
+    head, *fields = message
+    form = _FORMS.get(head)  # type: ignore[call-overload]  # parse_packet checked it
+
+    if form is None:
+        raise ProtocolError("unknown message", repr(message))
+
+    if len(fields) != len(form):
+        raise ProtocolError(
+            f"{head} takes {len(form)} fields, not {len(fields)}", repr(message)
+        )
+
+    for field, kind in zip(fields, form, strict=True):
+        # A bool is an int in Python, but not in Erlang.
+        if not isinstance(field, kind) or (kind is int and type(field) is bool):
+            raise ProtocolError(f"a field of {head} has a wrong type", repr(message))
+
+
+def parse_timeout_ms(timeout: object) -> float | None:
+    """Return milliseconds as seconds; None for `infinity`.
+
+    Raises:
+        ProtocolError: it is neither a number of milliseconds nor `infinity`.
+    """
+    if timeout == INFINITY:
+        return None
+
+    if type(timeout) is int and timeout >= 0:
+        return timeout / 1000
+
+    raise ProtocolError("a timeout is milliseconds or infinity", repr(timeout))
+
+
+# Outgoing, life of the worker.
+
+
+def ready(facts: Mapping[str, object]) -> bytes:
+    return encode_message((_READY, _encodable(facts)))
+
+
+def failed(name: str, facts: Mapping[str, object]) -> bytes:
+    return encode_message((_FAILED, Atom(name), _encodable(facts)))
+
+
+def stopped(facts: Mapping[str, object]) -> bytes:
+    return encode_message((_STOPPED, _encodable(facts)))
+
+
+def pong(number: int) -> bytes:
+    return encode_message((_PONG, number))
+
+
+def log(level: LogLevel, text: str, request_id: int | None = None) -> bytes:
+    report: dict[Atom, object] = {_MESSAGE: encode_text(text)}
+
+    if request_id is not None:
+        report[_REQUEST_ID] = request_id
+
+    return encode_message((_LOG, Atom(level), report))
+
+
+def _encodable(facts: Mapping[str, object]) -> dict[Atom, object]:
+    """Turn keys into atoms and text into binaries."""
+    return {
+        Atom(name): encode_text(fact) if isinstance(fact, str) else fact
+        for name, fact in facts.items()
+    }
+
+
+def encode_text(text: str) -> bytes:
+    # Of file names and exceptions: lone surrogates.
+    return text.encode("utf-8", "backslashreplace")
+
+
+# Outgoing, HTTP.
+
+
+def response(request_id: int, status: int, headers: Headers, body: bytes) -> bytes:
+    return encode_message((_RESPONSE, request_id, status, headers, body))
+
+
+def start(request_id: int, status: int, headers: Headers, body: bytes) -> bytes:
+    return encode_message((_START, request_id, status, headers, body))
+
+
+def data(request_id: int, part: bytes) -> bytes:
+    return encode_message((_DATA, request_id, part))
+
+
+def last(request_id: int, part: bytes) -> bytes:
+    return encode_message((_LAST, request_id, part))
+
+
+def trailers(request_id: int, headers: Headers) -> bytes:
+    return encode_message((_TRAILERS, request_id, headers))
+
+
+def inform(request_id: int, status: int, headers: Headers) -> bytes:
+    return encode_message((_INFORM, request_id, status, headers))
+
+
+def abort(request_id: int) -> bytes:
+    return encode_message((_ABORT, request_id))
+
+
+def credit(request_id: int, taken_bytes: int) -> bytes:
+    return encode_message((_CREDIT, request_id, taken_bytes))
+
+
+def waiting(request_id: int) -> bytes:
+    return encode_message((_WAITING, request_id))
+
+
+def done(request_id: int) -> bytes:
+    return encode_message((_DONE, request_id))
+
+
+# Outgoing, calls.
+
+
+def call(call_id: int, function: Atom, args: tuple[object, ...]) -> bytes:
+    """Encode a call.
+
+    Raises:
+        EncodeError: an argument has no Erlang form; the path begins at the message,
+            `value[3]` are the arguments.
+    """
+    return encode_message((_CALL, call_id, function, args))

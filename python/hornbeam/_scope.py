@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make the ASGI scope of a request from the node's tuple."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from hornbeam._asgi import Scope
+from hornbeam._protocol import ProtocolError
+
+__all__ = ("ScopeFactory",)
+
+_MAX_CACHED_TEXTS: Final = 256
+
+
+class ScopeFactory:
+    """Makes the scopes of one worker's requests.
+
+    Args:
+        root_path: the prefix under which the application is mounted, without a slash at
+            its end.
+    """
+
+    __slots__ = ("_root_path", "_texts", "state")
+
+    state: Mapping[str, Any] | None
+    """What the lifespan left for requests, each of which gets a shallow copy."""
+
+    def __init__(self, root_path: str) -> None:
+        self.state = None
+        self._root_path = root_path
+        # Methods, schemes, versions and the server's own address are few, so that they
+        # are decoded once; bounded, as a client can make up methods.
+        self._texts: dict[bytes, str] = {}
+
+    def make(self, fields: object) -> Scope:
+        """Make the scope of one request.
+
+        Raises:
+            ProtocolError: the fields are not what the protocol says.
+        """
+        try:
+            return self._make(*fields)  # type: ignore[misc]
+        except (TypeError, ValueError, AttributeError) as exc:
+            raise ProtocolError(f"the scope of a request: {exc}", repr(fields)) from exc
+
+    def _make(
+        self,
+        method: bytes,
+        scheme: bytes,
+        http_version: bytes,
+        raw_path: bytes,
+        query_string: bytes,
+        headers: list[tuple[bytes, bytes]],
+        client: tuple[bytes, int] | None,
+        server: tuple[bytes, int | None] | None,
+    ) -> Scope:
+        text = self._texts.get
+        path = raw_path
+
+        if b"%" in path:
+            path = unquote_to_bytes(path)
+
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.5"},
+            "http_version": text(http_version) or self._decode(http_version),
+            "method": text(method) or self._decode(method),
+            "scheme": text(scheme) or self._decode(scheme),
+            "path": path.decode("utf-8", "replace"),
+            "raw_path": raw_path,
+            "query_string": query_string,
+            "root_path": self._root_path,
+            "headers": headers,
+            "client": client and (client[0].decode(), client[1]),
+            "server": server
+            and (text(server[0]) or self._decode(server[0]), server[1]),
+            "extensions": {
+                "http.response.trailers": {},
+                "http.response.early_hint": {},
+            },
+        }
+
+        # `*` is no path: nothing is mounted above it.
+        if self._root_path and raw_path != b"*":
+            scope["path"] = self._root_path + scope["path"]
+
+        if self.state is not None:
+            scope["state"] = dict(self.state)
+
+        return scope
+
+    def _decode(self, text: bytes) -> str:
+        # Of a unix socket's path: bytes that are no UTF-8.
+        decoded = text.decode("utf-8", "surrogateescape")
+
+        if len(self._texts) < _MAX_CACHED_TEXTS:
+            self._texts[text] = decoded
+
+        return decoded

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker: from the first message of the node to the last one to it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping
+from typing import Final, NoReturn, cast
+
+from hornbeam import _bridge, _process
+from hornbeam import _protocol as protocol
+from hornbeam._asgi import AsgiApp
+from hornbeam._channel import Channel, die_of
+from hornbeam._etf import CODEC
+from hornbeam._http import HttpSession
+from hornbeam._lifespan import Lifespan, Phase
+from hornbeam._loader import LoadError, enter_directory, extend_path, load_app
+from hornbeam._protocol import IncomingMessage, LogLevel, ProtocolError
+from hornbeam._runtime import LoopUnavailable, Runtime, Waiter, make_runtime
+from hornbeam._scope import ScopeFactory
+from hornbeam._settings import Settings
+from hornbeam._terms import Atom
+
+__all__ = ("main",)
+
+READ_DESCRIPTOR: Final = 3
+WRITE_DESCRIPTOR: Final = 4
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 64
+
+CANCEL_GRACE_S: Final = 1.0
+"""How long cancelled requests may clean up before the lifespan is shut down."""
+
+
+def main() -> None:
+    """Run a worker on the descriptors that the node gave; returns when it is to end."""
+    try:
+        for descriptor in (READ_DESCRIPTOR, WRITE_DESCRIPTOR):
+            _process.prepare_pipe(descriptor)
+    except OSError as exc:
+        text = f"hornbeam worker: descriptors 3 and 4 are the node's pipes: {exc}\n"
+        os.write(2, text.encode())
+        _process.leave(EXIT_USAGE)
+
+    _process.set_up()
+    channel = Channel(READ_DESCRIPTOR, WRITE_DESCRIPTOR)
+    channel.close_in_forks()
+
+    try:
+        settings = Settings.parse(channel.receive_first())
+    except ProtocolError as exc:
+        die_of(exc)
+
+    _bridge.install(_bridge.Bridge(caller=channel, worker_id=settings.worker_id))
+
+    try:
+        if settings.chdir is not None:
+            enter_directory(settings.chdir)
+
+        extend_path(settings.pythonpath)
+        runtime = make_runtime(settings.loop, settings.threads)
+    except LoadError as exc:
+        _fail(channel, exc.name, exc.facts)
+    except LoopUnavailable as exc:
+        facts = {"loop": Atom(exc.loop), "message": exc.message}
+        _fail(channel, "loop_unavailable", facts)
+
+    worker = _Worker(channel, runtime, settings)
+    runtime.run(worker.serve)
+
+
+def _fail(channel: Channel, name: str, facts: Mapping[str, object]) -> NoReturn:
+    """Tell the node why there will be no worker, and leave."""
+    channel.post(protocol.failed(name, facts))
+    channel.flush()
+    _process.leave(EXIT_FAILED)
+
+
+class _Worker:
+    """What runs on the event loop: takes the node's messages, holds the requests."""
+
+    app: AsgiApp
+
+    def __init__(self, channel: Channel, runtime: Runtime, settings: Settings) -> None:
+        self.runtime = runtime
+        self.window_bytes = settings.window_bytes
+        self.post = channel.post
+        self._channel = channel
+        self._settings = settings
+        self._scopes = ScopeFactory(settings.root_path)
+        self._sessions: dict[int, HttpSession] = {}
+        self._lifespan: Lifespan | None = None
+        self._is_output_expected = False
+        # Set when the node asks for the end: seconds for running requests.
+        self._shutdown_timeout_s: float | None = None
+        self._shutdown_asked: Waiter
+        # There while somebody waits for the last request to end.
+        self._idle: Waiter | None = None
+        self._handlers: dict[Atom, Callable[[IncomingMessage], None]] = {
+            protocol.BODY: self._handle_body,
+            protocol.ACK: self._handle_ack,
+            protocol.DISCONNECT: self._handle_disconnect,
+            protocol.CANCEL: self._handle_cancel,
+            protocol.PING: self._handle_ping,
+            protocol.SHUTDOWN: self._handle_shutdown,
+        }
+
+    # Life.
+
+    async def serve(self) -> None:
+        """Load the application, serve, and shut down when the node says so."""
+        self._shutdown_asked = self.runtime.create_waiter()
+        self._channel.attach(self.runtime, self)
+
+        # With the loop running: applications may create tasks while they are imported.
+        try:
+            loaded = load_app(self._settings.app, self._settings.worker_class)
+        except LoadError as exc:
+            _fail(self._channel, exc.name, _as_atoms(exc.facts))
+
+        self.app = loaded.call
+        lifespan = await self._start_lifespan()
+        self.post(protocol.ready(self._describe(loaded.worker_class, lifespan)))
+        await self._shutdown_asked.wait()
+        await self._end_requests()
+        self.post(protocol.stopped(await self._stop_lifespan()))
+        self._channel.detach()
+
+    def _describe(self, worker_class: str, lifespan: str) -> dict[str, object]:
+        return {
+            "os_pid": os.getpid(),
+            "python": platform.python_version(),
+            "codec": Atom(CODEC),
+            "loop": Atom(self.runtime.name),
+            "worker_class": Atom(worker_class),
+            "lifespan": Atom(lifespan),
+        }
+
+    async def _start_lifespan(self) -> str:
+        mode, timeout_s = self._settings.lifespan, self._settings.lifespan_timeout_s
+
+        if mode == "off":
+            return "off"
+
+        lifespan = Lifespan(self.app, self.runtime, self.log)
+
+        if not await lifespan.start(timeout_s):
+            assert timeout_s is not None
+            timeout_ms = round(timeout_s * 1000)
+            _fail(self._channel, "startup_timeout", {"timeout_ms": timeout_ms})
+
+        if lifespan.phase is Phase.FAILED:
+            _fail(self._channel, "lifespan_failed", {"message": lifespan.message})
+
+        if lifespan.phase is Phase.UNSUPPORTED:
+            if mode == "on":
+                facts = {"message": lifespan.message}
+                _fail(self._channel, "lifespan_unsupported", facts)
+
+            self.log("info", f"the application has no lifespan: {lifespan.message}")
+            return "unsupported"
+
+        self._lifespan = lifespan
+        self._scopes.state = lifespan.state
+        return "started"
+
+    async def _stop_lifespan(self) -> dict[str, object]:
+        if self._lifespan is None:
+            return {"lifespan": Atom("off")}
+
+        outcome = await self._lifespan.stop(self._settings.lifespan_timeout_s)
+        facts: dict[str, object] = {"lifespan": Atom(outcome)}
+
+        if outcome == "failed":
+            facts["message"] = self._lifespan.message
+
+        return facts
+
+    async def _end_requests(self) -> None:
+        """Wait for requests, cancel those that take too long."""
+        await self._wait_until_idle(self._shutdown_timeout_s)
+
+        for session in list(self._sessions.values()):
+            session.stop()
+
+        await self._wait_until_idle(CANCEL_GRACE_S)
+
+    async def _wait_until_idle(self, timeout_s: float | None) -> None:
+        if not self._sessions:
+            return
+
+        self._idle = self.runtime.create_waiter()
+        timer = None
+
+        if timeout_s is not None:
+            timer = self.runtime.call_later(timeout_s, self._idle.set)
+
+        await self._idle.wait()
+
+        if timer is not None:
+            timer.cancel()
+
+    # For the channel.
+
+    def handle(self, message: IncomingMessage) -> None:
+        """Take one message of the node.
+
+        Raises:
+            ProtocolError: the node may not send it.
+        """
+        head = message[0]
+
+        if head is protocol.REQUEST:
+            self._handle_request(message)
+            return
+
+        protocol.check_message(message)
+        handler = self._handlers.get(head)  # type: ignore[call-overload]  # an Atom
+
+        if handler is None:
+            raise ProtocolError("unexpected message", repr(message))
+
+        handler(message)
+
+    def is_output_expected(self) -> bool:
+        """Say whether tasks were started that run in the next turn."""
+        expected, self._is_output_expected = self._is_output_expected, False
+        return expected
+
+    # For the sessions.
+
+    def log(self, level: LogLevel, text: str, request_id: int | None = None) -> None:
+        """Write to the node's log."""
+        self.post(protocol.log(level, text, request_id))
+
+    def forget(self, request_id: int) -> None:
+        """Take note that a request is over."""
+        del self._sessions[request_id]
+
+        if self._idle is not None and not self._sessions:
+            self._idle.set()
+
+    # Messages of the node. Late ones, for requests that are over, are dropped.
+
+    def _handle_request(self, message: IncomingMessage) -> None:
+        # By hand and not by check_message(): it is once per request.
+        if len(message) != 5:
+            protocol.check_message(message)
+
+        _, request_id, fields, body, more = message
+
+        if (
+            type(request_id) is not int
+            or type(body) is not bytes
+            or type(more) is not bool
+        ):
+            protocol.check_message(message)
+            raise AssertionError("check_message() takes what is not of these types")
+
+        scope = self._scopes.make(fields)
+        session = HttpSession(self, request_id, scope, body, more)
+        self._sessions[request_id] = session
+        session.start()
+        self._is_output_expected = not self.runtime.is_eager
+
+    def _handle_body(self, message: IncomingMessage) -> None:
+        _, request_id, part, more = cast("tuple[Atom, int, bytes, bool]", message)
+        session = self._sessions.get(request_id)
+
+        if session is not None:
+            session.add_body(part, more)
+
+    def _handle_ack(self, message: IncomingMessage) -> None:
+        _, request_id, sent_bytes = cast("tuple[Atom, int, int]", message)
+        session = self._sessions.get(request_id)
+
+        if session is not None:
+            session.acknowledge(sent_bytes)
+
+    def _handle_disconnect(self, message: IncomingMessage) -> None:
+        session = self._sessions.get(cast("tuple[Atom, int]", message)[1])
+
+        if session is not None:
+            session.disconnect()
+
+    def _handle_cancel(self, message: IncomingMessage) -> None:
+        session = self._sessions.get(cast("tuple[Atom, int]", message)[1])
+
+        if session is not None:
+            session.cancel()
+
+    def _handle_ping(self, message: IncomingMessage) -> None:
+        self.post(protocol.pong(cast("tuple[Atom, int]", message)[1]))
+
+    def _handle_shutdown(self, message: IncomingMessage) -> None:
+        self._shutdown_timeout_s = protocol.parse_timeout_ms(message[1])
+        self._shutdown_asked.set()
+
+
+def _as_atoms(facts: Mapping[str, str]) -> dict[str, object]:
+    """Facts of a failed load, all of which are text but the worker's class."""
+    return {
+        name: Atom(fact) if name == "worker_class" else fact
+        for name, fact in facts.items()
+    }

@@ -1,0 +1,72 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# Runs every check and test, goes on after a failure, and sums up at the end. Each check of
+# style or types counts as one.
+set -u
+
+cd "$(dirname "$0")/.."
+mkdir -p build
+log=build/test.log
+passed=0
+failed=0
+summary=""
+
+# Without a terminal to draw on, tools leave their colours out.
+[ -t 1 ] || export NO_COLOR=1 TERM=dumb
+
+number() { # number BEFORE AFTER: the last number between two such texts in the log; or 0
+    found=$(sed 's/\x1b\[[0-9;]*m//g' "$log" | grep -oE "$1[0-9]+$2" | tail -n 1)
+    echo "${found:-0}" | grep -oE '[0-9]+'
+}
+
+count() { # count STEP STATUS PASSED FAILED: a step that broke without a number failed once
+    step_failed=$4
+    [ "$2" = 0 ] || [ "$step_failed" != 0 ] || step_failed=1
+    passed=$((passed + $3))
+    failed=$((failed + step_failed))
+    summary="$summary
+  $1: $3 passed, $step_failed failed"
+}
+
+run() { # run STEP: its output on the screen and in the log; gives the status of make
+    echo
+    echo "== $1"
+    { make --no-print-directory PREPARED=1 "$1" 2>&1; echo $? > build/test.status; } | tee "$log"
+    status=$(cat build/test.status)
+}
+
+check() { # check STEP: it has no tests to count
+    run "$1"
+    if [ "$status" = 0 ]; then
+        count "$1" 0 1 0
+    else
+        count "$1" 1 0 1
+    fi
+}
+
+if ! make --no-print-directory test-build; then
+    echo "test: the build failed, nothing was tested" >&2
+    exit 1
+fi
+
+for step in lint types xref dialyzer edoc; do
+    check "$step"
+done
+
+run eunit
+broken=$(number ', ' ' failures')
+count eunit "$status" "$(($(number '' ' tests') - broken))" "$broken"
+
+run ct
+count ct "$status" "$(number '(All|Passed) ' ' tests')" "$(number 'Failed ' ' tests')"
+
+run pytest
+count pytest "$status" "$(number '' ' passed')" "$(($(number '' ' failed') + $(number '' ' error')))"
+
+make --no-print-directory PREPARED=1 coverage
+
+echo
+echo "== summary$summary"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

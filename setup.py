@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build of the codec's C extension; everything else is in pyproject.toml.
+
+The extension is optional: where it can't be built, the pure Python codec does its work.
+"""
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "hornbeam._etf_c",
+            sources=[
+                "python/hornbeam/_etf_c.c",
+                "python/hornbeam/_etf_c_decode.c",
+                "python/hornbeam/_etf_c_encode.c",
+            ],
+            depends=["python/hornbeam/_etf_c.h"],
+            optional=True,
+        )
+    ]
+)

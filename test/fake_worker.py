@@ -1,0 +1,691 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A Python worker for the Erlang suites: it does what the tests tell it to do.
+
+It speaks docs/protocol.md with a small codec of its own, so that the node can be met
+with everything that a worker may do, faults included. The module part of the setting
+`app` picks how it starts (see `STARTS`), the path of a request picks what becomes of
+it (see `ROUTES`), and the query has the arguments.
+
+The environment variable FAKE_DIR names a folder that is shared with the test: `pids`
+has a line for each worker that was started, `seen` one for each message that a worker
+got, as `worker_id message path`. What waits goes on once the file that its argument
+`until` names is there.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import parse_qsl
+
+INPUT_FD = 3
+OUTPUT_FD = 4
+POLL_S = 0.003
+# No fake worker outlives its test by much, whatever the node does.
+LIFE_S = 120
+FOLDER = os.environ.get("FAKE_DIR", "/tmp")
+
+
+class Atom(str):
+    """An Erlang atom."""
+
+
+class DecodeError(Exception):
+    """The node sent something that this small codec does not know."""
+
+
+# The codec: what the protocol uses of the External Term Format.
+
+
+def encode(term: Any) -> bytes:
+    if isinstance(term, bool):
+        return encode(Atom("true" if term else "false"))
+
+    if term is None:
+        return encode(Atom("undefined"))
+
+    if isinstance(term, Atom):
+        name = term.encode()
+        return bytes([119, len(name)]) + name
+
+    if isinstance(term, int):
+        return encode_int(term)
+
+    if isinstance(term, bytes):
+        return struct.pack(">BI", 109, len(term)) + term
+
+    if isinstance(term, tuple):
+        return bytes([104, len(term)]) + b"".join(map(encode, term))
+
+    if isinstance(term, list):
+        if not term:
+            return b"j"
+
+        return struct.pack(">BI", 108, len(term)) + b"".join(map(encode, term)) + b"j"
+
+    if isinstance(term, dict):
+        pairs = b"".join(encode(key) + encode(term[key]) for key in term)
+        return struct.pack(">BI", 116, len(term)) + pairs
+
+    raise TypeError(f"cannot encode {term!r}")
+
+
+def encode_int(number: int) -> bytes:
+    if 0 <= number < 256:
+        return bytes([97, number])
+
+    if -(2**31) <= number < 2**31:
+        return struct.pack(">Bi", 98, number)
+
+    digits = abs(number).to_bytes((abs(number).bit_length() + 7) // 8, "little")
+    return bytes([110, len(digits), number < 0]) + digits
+
+
+class Decoder:
+    """Reads one term out of bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def take(self, count: int) -> bytes:
+        taken = self.data[self.at : self.at + count]
+        self.at += count
+        return taken
+
+    def number(self, count: int, *, signed: bool = False) -> int:
+        return int.from_bytes(self.take(count), "big", signed=signed)
+
+    def terms(self, count: int) -> list[Any]:
+        return [self.term() for _ in range(count)]
+
+    def term(self) -> Any:
+        tag = self.number(1)
+        reader = READERS.get(tag)
+        if reader is None:
+            raise DecodeError(f"tag {tag}")
+
+        return reader(self)
+
+    def atom(self, size_bytes: int) -> Any:
+        name = self.take(self.number(size_bytes)).decode()
+        return {"true": True, "false": False, "undefined": None}.get(name, Atom(name))
+
+    def big(self) -> int:
+        size = self.number(1)
+        negative = self.number(1)
+        digits = int.from_bytes(self.take(size), "little")
+        return -digits if negative else digits
+
+    def list(self) -> Any:
+        items = self.terms(self.number(4))
+        self.term()
+        return items
+
+    def map(self) -> dict[Any, Any]:
+        pairs = [(self.term(), self.term()) for _ in range(self.number(4))]
+        return dict(pairs)
+
+
+READERS: dict[int, Callable[[Decoder], Any]] = {
+    97: lambda d: d.number(1),
+    98: lambda d: d.number(4, signed=True),
+    100: lambda d: d.atom(2),
+    104: lambda d: tuple(d.terms(d.number(1))),
+    106: lambda d: [],
+    107: lambda d: list(d.take(d.number(2))),
+    108: Decoder.list,
+    109: lambda d: d.take(d.number(4)),
+    110: Decoder.big,
+    115: lambda d: d.atom(1),
+    116: Decoder.map,
+    118: lambda d: d.atom(2),
+    119: lambda d: d.atom(1),
+}
+
+
+# What a route yields: it goes on once that is true.
+Condition = Callable[[], bool]
+Steps = Iterator[Condition]
+
+
+class Request:
+    """A request and what has come for it so far."""
+
+    def __init__(self, request_id: int, scope: Any, body: bytes, more: bool) -> None:
+        self.id = request_id
+        self.scope = scope
+        self.path = scope[3].decode("latin-1")
+        pairs = parse_qsl(scope[4].decode("latin-1"), keep_blank_values=True)
+        self.query = dict(pairs)
+        self.headers = [
+            tuple(value.encode("latin-1").split(b":", 1))
+            for key, value in pairs
+            if key == "h"
+        ]
+        self.body = bytearray(body)
+        self.more = more
+        self.unacked_bytes = 0
+
+    def number(self, name: str, default: int = 0) -> int:
+        return int(self.query.get(name, default))
+
+    def released(self) -> bool:
+        return os.path.exists(os.path.join(FOLDER, self.query["until"]))
+
+    def stays(self) -> bool:
+        """The application does not care that the client has gone."""
+        return "stay" in self.query
+
+
+class Worker:
+    """The loop: packets in, routes run on, packets out."""
+
+    def __init__(self) -> None:
+        self.id = 0
+        self.settings: dict[Any, Any] = {}
+        self.requests: dict[int, Request] = {}
+        self.steps: dict[int, tuple[Condition, Steps]] = {}
+        self.replies: dict[int, Any] = {}
+        self.outbox: list[bytes] = []
+        self.input = bytearray()
+        self.deaf = False
+
+    # Output
+
+    def send(self, *message: Any) -> None:
+        head, *rest = message
+        self.outbox.append(encode((Atom(head), *rest)))
+
+    def flush(self) -> None:
+        if self.outbox:
+            count = struct.pack(">BBI", 131, 108, len(self.outbox))
+            packet = count + b"".join(self.outbox) + b"j"
+            self.outbox = []
+            self.write_raw(packet)
+
+    def write_raw(self, packet: bytes) -> None:
+        self.write_bytes(struct.pack(">I", len(packet)) + packet)
+
+    def write_bytes(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(OUTPUT_FD, data) :]
+
+    def respond(self, request: Request, body: bytes, status: int = 200) -> None:
+        self.send("response", request.id, status, request.headers, body)
+        self.finish(request)
+
+    def finish(self, request: Request) -> None:
+        self.send("done", request.id)
+        self.requests.pop(request.id, None)
+
+    # Input
+
+    def see(self, *words: object) -> None:
+        note("seen", " ".join(str(word) for word in (self.id, *words)))
+
+    def run(self) -> None:
+        while True:
+            self.flush()
+            inputs = [] if self.deaf else [INPUT_FD]
+            timeout = POLL_S if self.steps or self.deaf else None
+            if select.select(inputs, [], [], timeout)[0]:
+                self.read()
+
+            self.step_all()
+
+    def read(self) -> None:
+        data = os.read(INPUT_FD, 65536)
+        if not data:
+            os._exit(0)
+
+        self.input += data
+        while not self.deaf and len(self.input) >= 4:
+            end = 4 + int.from_bytes(self.input[:4], "big")
+            if len(self.input) < end:
+                return
+
+            packet = bytes(self.input[4:end])
+            del self.input[:end]
+            messages = Decoder(packet[1:]).term()
+            if len(messages) > 1:
+                self.see("batch", len(messages))
+
+            for message in messages:
+                self.handle(message)
+
+    def handle(self, message: Any) -> None:
+        handler = getattr(self, "on_" + message[0])
+        handler(*message[1:])
+
+    def on_configure(self, settings: dict[Any, Any]) -> None:
+        self.settings = settings
+        self.id = settings["worker_id"]
+        module, _, _ = settings["app"].decode().partition(":")
+        STARTS[module](self)
+
+    def on_request(self, request_id: int, scope: Any, body: bytes, more: bool) -> None:
+        request = Request(request_id, scope, body, more)
+        self.requests[request_id] = request
+        self.see("request", request.path)
+        steps = iter(ROUTES[request.path](self, request))
+        self.step(request_id, steps)
+
+    def on_body(self, request_id: int, data: bytes, more: bool) -> None:
+        request = self.requests.get(request_id)
+        if request is not None:
+            self.see("body", request.path, len(data), "more" if more else "end")
+            request.body += data
+            request.more = more
+
+    def on_ack(self, request_id: int, size: int) -> None:
+        request = self.requests.get(request_id)
+        if request is not None:
+            request.unacked_bytes -= size
+
+    def on_disconnect(self, request_id: int) -> None:
+        self.end("disconnect", request_id)
+
+    def on_cancel(self, request_id: int) -> None:
+        self.end("cancel", request_id)
+
+    def end(self, why: str, request_id: int) -> None:
+        request = self.requests.get(request_id)
+        if request is None:
+            self.see(why, "unknown")
+            return
+
+        self.see(why, request.path)
+        if not request.stays():
+            self.steps.pop(request_id, None)
+            self.finish(request)
+
+    def on_reply(self, call_id: int, *outcome: Any) -> None:
+        self.replies[call_id] = outcome
+
+    def on_ping(self, number: int) -> None:
+        self.send("pong", number)
+
+    def on_shutdown(self, _timeout_ms: Any) -> None:
+        self.see("shutdown")
+        if "slow_end" in self.settings["app"].decode():
+            self.wait_for("end")
+
+        self.send("stopped", {Atom("lifespan"): Atom("off")})
+        self.flush()
+        os._exit(0)
+
+    # Routes under way
+
+    def step(self, request_id: int, steps: Steps) -> None:
+        self.steps.pop(request_id, None)
+        for condition in steps:
+            if not condition():
+                self.steps[request_id] = (condition, steps)
+                return
+
+    def step_all(self) -> None:
+        for request_id, (condition, steps) in list(self.steps.items()):
+            if request_id in self.steps and condition():
+                self.step(request_id, steps)
+
+    def wait_for(self, name: str) -> None:
+        """Block the whole loop."""
+        while not os.path.exists(os.path.join(FOLDER, name)):
+            time.sleep(POLL_S)
+
+
+def note(name: str, line: str) -> None:
+    with open(os.path.join(FOLDER, name), "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+# Routes
+
+
+def hello(worker: Worker, request: Request) -> Steps:
+    worker.respond(request, b"hello from %d" % worker.id)
+    yield from ()
+
+
+def whole(worker: Worker, request: Request) -> Steps:
+    body = request.query.get("body", "").encode() or b"x" * request.number("size")
+    worker.respond(request, body, request.number("status", 200))
+    yield from ()
+
+
+def scope(worker: Worker, request: Request) -> Steps:
+    method, scheme, version, path, query, headers, client, server = request.scope
+    lines = [method, scheme, version, path, query]
+    lines += [name + b": " + value for name, value in headers]
+    lines += [repr(client).encode(), repr(server).encode()]
+    worker.respond(request, b"\n".join(lines))
+    yield from ()
+
+
+def hold(worker: Worker, request: Request) -> Steps:
+    yield request.released
+    worker.respond(request, b"released", request.number("status", 200))
+
+
+def echo(worker: Worker, request: Request) -> Steps:
+    """Take the body as it comes, then give it back as a whole."""
+    taken = bytearray()
+    while request.more or request.body:
+        if request.body:
+            worker.send("credit", request.id, len(request.body))
+            taken += request.body
+            request.body.clear()
+        else:
+            worker.send("waiting", request.id)
+            yield lambda: bool(request.body) or not request.more
+
+    worker.respond(request, bytes(taken))
+
+
+def ignore(worker: Worker, request: Request) -> Steps:
+    """Take nothing of the body for as long as it is told to, then answer."""
+    yield request.released
+    worker.respond(request, b"%d" % len(request.body))
+
+
+def stream(worker: Worker, request: Request) -> Steps:
+    """Parts, each when the window has room, as the protocol asks for."""
+    window, size = worker.settings["window"], request.number("size", 1000)
+    worker.send("start", request.id, 200, request.headers, b"")
+    for number in range(request.number("n", 10)):
+        yield lambda: request.unacked_bytes <= window
+        request.unacked_bytes += size
+        worker.send("data", request.id, bytes([97 + number % 26]) * size)
+
+    worker.send("last", request.id, b"")
+    worker.finish(request)
+
+
+def start(worker: Worker, request: Request) -> Steps:
+    """A first part at once, the last part when it is told to."""
+    body = request.query.get("body", "first").encode()
+    status = request.number("status", 200)
+    worker.send("start", request.id, status, request.headers, body)
+    if "wait" in request.query:
+        worker.send("waiting", request.id)
+
+    yield request.released
+    worker.send("last", request.id, request.query.get("last", "last").encode())
+    worker.finish(request)
+
+
+def crash(worker: Worker, request: Request) -> Steps:
+    if "until" in request.query:
+        yield request.released
+
+    os._exit(3)
+
+
+def start_crash(worker: Worker, request: Request) -> Steps:
+    worker.send("start", request.id, 200, request.headers, b"first")
+    yield request.released
+    os._exit(3)
+
+
+def crash_once(worker: Worker, request: Request) -> Steps:
+    """End the first worker that gets this, answer from the second."""
+    marker = os.path.join(FOLDER, "crashed")
+    if not os.path.exists(marker):
+        note("crashed", "yes")
+        os._exit(3)
+
+    worker.respond(request, b"second")
+    yield from ()
+
+
+def abort(worker: Worker, request: Request) -> Steps:
+    if "start" in request.query:
+        worker.send("start", request.id, 200, request.headers, b"first")
+
+    worker.send("abort", request.id)
+    worker.finish(request)
+    yield from ()
+
+
+def inform(worker: Worker, request: Request) -> Steps:
+    worker.send("inform", request.id, 103, [(b"link", b"</a>"), (b"link", b"</b>")])
+    worker.respond(request, b"hello")
+    yield from ()
+
+
+def trailers(worker: Worker, request: Request) -> Steps:
+    status = request.number("status", 200)
+    worker.send("start", request.id, status, [(b"trailer", b"digest")], b"body")
+    worker.send("trailers", request.id, [(b"digest", b"abc")])
+    worker.finish(request)
+    yield from ()
+
+
+def background(worker: Worker, request: Request) -> Steps:
+    """The response is over long before the application's call is."""
+    worker.send("response", request.id, 200, [], b"hello")
+    yield request.released
+    worker.finish(request)
+
+
+def twice(worker: Worker, request: Request) -> Steps:
+    for body in (b"one", b"two"):
+        worker.send("response", request.id, 200, [], body)
+
+    worker.send("data", request.id, b"three")
+    worker.finish(request)
+    worker.send("done", request.id)
+    yield from ()
+
+
+def unknown(worker: Worker, request: Request) -> Steps:
+    """Well-formed messages of requests that are not there, in numbers."""
+    for number in range(request.number("n", 1)):
+        other = 10**9 + number
+        worker.send("response", other, 200, [], b"stray")
+        worker.send("data", other, b"stray")
+        worker.send("credit", other, 5)
+        worker.send("done", other)
+        if number % 100 == 99:
+            worker.flush()
+
+    worker.respond(request, b"done")
+    yield from ()
+
+
+def garbage(worker: Worker, request: Request) -> Steps:
+    worker.flush()
+    worker.write_raw(bytes.fromhex(request.query["hex"]))
+    yield lambda: False
+
+
+def form(worker: Worker, request: Request) -> Steps:
+    """A message that the protocol does not know, of words that it does."""
+    worker.send("error", request.id, b"what")
+    yield lambda: False
+
+
+def huge(worker: Worker, request: Request) -> Steps:
+    """The length of a packet that never comes."""
+    worker.flush()
+    worker.write_bytes(struct.pack(">I", request.number("length")) + b"\x83l")
+    worker.wait_for("never")
+    yield from ()
+
+
+def block(worker: Worker, request: Request) -> Steps:
+    """Block the loop."""
+    worker.see("blocked", request.path)
+    worker.wait_for(request.query["until"])
+    worker.respond(request, b"unblocked")
+    yield from ()
+
+
+def deaf(worker: Worker, request: Request) -> Steps:
+    """Answer, and read nothing more, not even the end of the input."""
+    worker.respond(request, b"deaf now")
+    worker.deaf = True
+    yield lambda: False
+
+
+def call(worker: Worker, request: Request) -> Steps:
+    """Call a service; arguments are integers and binaries."""
+    args = tuple(
+        int(value) if value.lstrip("-").isdigit() else value.encode()
+        for value in request.query["args"].split(",")
+    )
+    worker.send("call", request.id, Atom(request.query["f"]), args)
+    worker.flush()
+    yield lambda: request.id in worker.replies
+    worker.respond(request, repr(worker.replies[request.id]).encode())
+
+
+def log(worker: Worker, request: Request) -> Steps:
+    report = {Atom("message"): b"said by the application"}
+    for _ in range(request.number("n", 1)):
+        worker.send("log", Atom(request.query["level"]), report)
+
+    worker.respond(request, b"logged")
+    yield from ()
+
+
+ROUTES: dict[str, Callable[[Worker, Request], Steps]] = {
+    "/": hello,
+    "*": hello,
+    "/abort": abort,
+    "/background": background,
+    "/block": block,
+    "/call": call,
+    "/crash": crash,
+    "/crash_once": crash_once,
+    "/deaf": deaf,
+    "/echo": echo,
+    "/form": form,
+    "/garbage": garbage,
+    "/hello": hello,
+    "/hold": hold,
+    "/huge": huge,
+    "/ignore": ignore,
+    "/inform": inform,
+    "/log": log,
+    "/scope": scope,
+    "/start": start,
+    "/start_crash": start_crash,
+    "/stream": stream,
+    "/trailers": trailers,
+    "/twice": twice,
+    "/unknown": unknown,
+    "/whole": whole,
+}
+
+
+# Starts
+
+
+def ready(worker: Worker) -> None:
+    worker.send(
+        "ready",
+        {
+            Atom("os_pid"): os.getpid(),
+            Atom("python"): b"%d.%d.%d" % sys.version_info[:3],
+            Atom("codec"): Atom("python"),
+            Atom("loop"): Atom("asyncio"),
+            Atom("worker_class"): Atom("asgi"),
+            Atom("lifespan"): Atom("off"),
+        },
+    )
+
+
+def ready_when_told(worker: Worker) -> None:
+    worker.wait_for("ready")
+    ready(worker)
+
+
+def ready_then_exit(worker: Worker) -> None:
+    ready(worker)
+    worker.flush()
+    os._exit(4)
+
+
+def fail(worker: Worker) -> None:
+    worker.send(
+        "failed",
+        Atom("app_import_failed"),
+        {
+            Atom("app"): worker.settings["app"],
+            Atom("message"): b"ImportError: no",
+            Atom("traceback"): b"Traceback (most recent call last): ...",
+        },
+    )
+    worker.flush()
+    os._exit(1)
+
+
+def second_fails(worker: Worker) -> None:
+    if worker.id == 2:
+        fail(worker)
+
+    ready(worker)
+
+
+def fails_again(worker: Worker) -> None:
+    """Ready in its first life, never after it."""
+    with open(os.path.join(FOLDER, "pids"), encoding="utf-8") as file:
+        if len(file.readlines()) > 1:
+            fail(worker)
+
+    ready(worker)
+
+
+def silent(worker: Worker) -> None:
+    worker.see("configured")
+
+
+def deaf_at_start(worker: Worker) -> None:
+    worker.see("configured")
+    worker.wait_for("never")
+
+
+def exit_at_start(worker: Worker) -> None:
+    os._exit(7)
+
+
+def garbage_at_start(worker: Worker) -> None:
+    worker.write_raw(b"this is no term")
+
+
+def protocol_exit(worker: Worker) -> None:
+    """What a worker does with a packet that it cannot understand."""
+    os._exit(70)
+
+
+STARTS: dict[str, Callable[[Worker], None]] = {
+    "paths": ready,
+    "slow_end": ready,
+    "when_told": ready_when_told,
+    "ready_then_exit": ready_then_exit,
+    "fails": fail,
+    "second_fails": second_fails,
+    "fails_again": fails_again,
+    "silent": silent,
+    "deaf_at_start": deaf_at_start,
+    "exit_at_start": exit_at_start,
+    "garbage_at_start": garbage_at_start,
+    "protocol_exit": protocol_exit,
+}
+
+
+if __name__ == "__main__":
+    signal.alarm(LIFE_S)
+    # Only the node's signals of the kind that cannot be ignored end a fake worker.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    note("pids", str(os.getpid()))
+    Worker().run()

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the end-to-end tests share: servers for a block, clients, gates."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import httpx
+
+from node import Node, literal
+
+E2E_DIR = Path(__file__).resolve().parent
+
+TIMEOUT_SECONDS = 15.0
+"""How long one read of a client waits before the test fails."""
+
+_server_numbers = count(1)
+
+
+@contextmanager
+def serving(node: Node, app: str, options: str = "#{}") -> Iterator[str]:
+    """Serve an application of `apps`, with a server's name of its own; gives the URL."""
+    name = f"e2e_{next(_server_numbers)}"
+    url = node.start_server(
+        f"e2e.apps.{app}", options, name=name, app_dir=E2E_DIR.parent
+    )
+
+    try:
+        yield url
+    finally:
+        # A test may have stopped it by itself.
+        node.eval(f"hornbeam:stop({name})")
+
+
+def make_client(url: str) -> httpx.Client:
+    """A client that follows no redirects and asks no proxy."""
+    return httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False)
+
+
+def make_async_client(url: str, *, connections: int) -> httpx.AsyncClient:
+    """The same for many requests at a time."""
+    limits = httpx.Limits(
+        max_connections=connections, max_keepalive_connections=connections
+    )
+    return httpx.AsyncClient(
+        base_url=url, timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False
+    )
+
+
+def unique(prefix: str) -> str:
+    """A name that no other test has used, for a gate or a key of the shared state."""
+    return f"{prefix}-{uuid.uuid4().hex}"
+
+
+def open_gate(client: httpx.Client, name: str) -> None:
+    """Let go on what waits at a gate in the application; see `apps/gates.py`."""
+    assert client.post(f"/gates/{name}").status_code == 204
+
+
+def wait_for_gate(client: httpx.Client, name: str) -> None:
+    """Wait until the application has opened a gate."""
+    assert client.get(f"/gates/{name}").status_code == 204, f"{name} was never opened"
+
+
+def env_option(variables: dict[str, str]) -> str:
+    """Text of a map for the option `env`."""
+    pairs = (
+        f"{literal(name)} => {literal(value)}" for name, value in variables.items()
+    )
+    return f"#{{{', '.join(pairs)}}}"

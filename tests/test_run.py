@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `make run` starts: an application in the foreground, until a signal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from node import APPS_DIR, ROOT, Output
+from processes import children, descendants, wait_until_gone
+
+READY = r"Hornbeam ready on (\S+)\n"
+TIMEOUT_SECONDS = 30.0
+
+
+class Run:
+    """`scripts/run.sh` with what it printed."""
+
+    def __init__(self, **settings: str) -> None:
+        variables = {
+            "APP": "foreground:app",
+            "APP_DIR": str(APPS_DIR),
+            "BIND": "127.0.0.1:0",
+            "WORKERS": "1",
+            "OPTS": "",
+            "RUN_PYTHON": sys.executable,
+        }
+        self._terminal, terminal = os.openpty()
+        # Without this the terminal would turn line ends into two characters.
+        attributes = termios.tcgetattr(terminal)
+        attributes[1] &= ~termios.OPOST
+        termios.tcsetattr(terminal, termios.TCSANOW, attributes)
+        self.process = subprocess.Popen(
+            [str(ROOT / "scripts" / "run.sh")],
+            env={**os.environ, **variables, **settings},
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+            preexec_fn=_take_terminal,
+        )
+        os.close(terminal)
+        self.output = Output()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        return self.output.wait_for(re.compile(pattern), TIMEOUT_SECONDS)
+
+    def wait(self) -> int:
+        """Wait for the end and return the exit status."""
+        status = self.process.wait(TIMEOUT_SECONDS)
+        self._reader.join(TIMEOUT_SECONDS)
+        return status
+
+    def press_ctrl_c(self) -> None:
+        os.write(self._terminal, b"\x03")
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.wait()
+
+        os.close(self._terminal)
+
+    def _read(self) -> None:
+        # Reading fails when the last process has let go of the terminal.
+        try:
+            while chunk := os.read(self._terminal, 65536):
+                self.output.append(chunk)
+        except OSError:
+            pass
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+Start = Callable[..., Run]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    runs: list[Run] = []
+
+    def start(**settings: str) -> Run:
+        runs.append(Run(**settings))
+        return runs[-1]
+
+    yield start
+
+    for run in runs:
+        run.close()
+
+
+@pytest.mark.parametrize("way", ["SIGTERM", "SIGINT", "SIGHUP", "Ctrl-C"])
+def test_serves_until_told_to_stop(start: Start, way: str) -> None:
+    """Each way to stop is clean: lifespan shutdown, status 0, nothing left behind."""
+    run = start()
+    url = run.wait_for(READY)[1]
+    assert httpx.get(f"{url}/hello").text == "/hello"
+    assert f"application: started in {APPS_DIR}\n" in run.output.text
+    processes = descendants(run.process.pid)
+
+    if way == "Ctrl-C":
+        run.press_ctrl_c()
+    else:
+        run.process.send_signal(signal.Signals[way])
+
+    assert run.wait() == 0
+    assert "application: shut down\n" in run.output.text
+    assert processes
+    wait_until_gone(processes)
+
+
+@pytest.mark.parametrize("way", ["SIGTERM", "Ctrl-C"])
+def test_running_request_is_answered(start: Start, way: str) -> None:
+    """A stop waits for what has begun, and the signal does not reach the workers."""
+    run = start()
+    url = run.wait_for(READY)[1]
+    answers: list[Any] = []
+    client = threading.Thread(
+        target=lambda: answers.append(httpx.get(f"{url}/slow").text)
+    )
+    client.start()
+    run.wait_for("application: slow request\n")
+
+    if way == "Ctrl-C":
+        run.press_ctrl_c()
+    else:
+        run.process.terminate()
+
+    client.join(TIMEOUT_SECONDS)
+    assert answers == ["/slow"]
+    assert run.wait() == 0
+
+
+def test_options_and_addresses(start: Start, tmp_path: Path) -> None:
+    """OPTS is an Erlang map; each address is announced."""
+    path = tmp_path / "app.sock"
+    run = start(OPTS=f'#{{bind => ["127.0.0.1:0", "unix:{path}"], root_path => "/x"}}')
+    url, unix = run.wait_for(r"Hornbeam ready on (\S+) and (\S+)\n").groups()
+    assert unix == f"unix:{path}"
+    assert httpx.get(f"{url}/hello").status_code == 200
+
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+        assert client.get("http://localhost/hello").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"APP": "no_such:app"}, "hornbeam: the application no_such:app was not found"),
+        (
+            {"APP": "foreground:not_callable"},
+            "hornbeam: the application foreground:not_callable is no callable"
+            " but of type int",
+        ),
+        ({"APP_DIR": "/no/such"}, "hornbeam: changing the directory to /no/such"),
+        ({"WORKERS": "two"}, 'workers is "two", expected an integer from 1 to 1024'),
+        ({"BIND": "nowhere"}, 'bind is "nowhere", expected an address with a port'),
+        ({"RUN_PYTHON": "/no/python"}, "the Python interpreter /no/python was not"),
+        ({"OPTS": "#{timeout =>"}, "the options are no Erlang map like"),
+        ({"OPTS": "#{lifespan => maybe}"}, "lifespan is maybe, expected auto, on or"),
+    ],
+)
+def test_failure_is_a_sentence_and_a_status(
+    start: Start, settings: dict[str, str], message: str
+) -> None:
+    """What is wrong is said in words, without a crash report, and nothing stays."""
+    run = start(**settings)
+    assert run.wait() == 1
+    assert message in run.output.text
+    assert "crash" not in run.output.text.lower()
+
+
+def test_port_in_use(start: Start) -> None:
+    """The second server names the address that the first one has."""
+    first = start()
+    address = first.wait_for(READY)[1].removeprefix("http://")
+    second = start(BIND=address)
+    assert second.wait() == 1
+    assert f"hornbeam: the address {address} is in use" in second.output.text
+
+
+def test_killed_node_ends_the_run(start: Start) -> None:
+    """The script does not outlive the node, nor hide that it was killed."""
+    run = start()
+    run.wait_for(READY)
+    processes = descendants(run.process.pid)
+    (node,) = children(run.process.pid)
+    os.kill(node, signal.SIGKILL)
+    assert run.wait() == 128 + signal.SIGKILL
+    wait_until_gone(processes)
