@@ -16,6 +16,7 @@ VENV_PYTHON = .venv/bin/python
 export APP APP_DIR BIND WORKERS OPTS
 
 .DEFAULT_GOAL = help
+.NOTPARALLEL:
 .PHONY: help run deps build venv test test-deps test-build lint types xref dialyzer eunit ct pytest \
 	coverage edoc bench clean
 
@@ -34,7 +35,7 @@ deps: ## get the Erlang dependencies
 	@scripts/deps.sh
 
 build: deps venv ## compile the Erlang and C code
-	@rebar3 compile
+	@QUIET=1 rebar3 compile
 	@scripts/build_ext.sh $(VENV_PYTHON)
 
 venv: deps
@@ -84,8 +85,8 @@ pytest: ## run the Python test suite
 coverage: ## print how much of the Erlang code the last run of its suites covered
 	@rebar3 cover
 
-bench: ## measure
-	@$(VENV_PYTHON) bench/run.py
+bench: ## measure the hello application beside uvicorn; needs wrk
+	@$(VENV_PYTHON) bench/hello.py
 
 clean: ## remove what was built
 	@rm -rf _build build .coverage* .mypy_cache .pytest_cache .ruff_cache

@@ -54,12 +54,21 @@ use_twin() {
     exit 0
 }
 
+# Those of other Pythons that were built from older sources do not match the modules around them.
+for other in _etf_c.*.so; do
+    [ -e "$other" ] || continue
+    for file in $sources _etf_c.h; do
+        [ ! "$file" -nt "$other" ] || rm -f "$other"
+    done
+done
+
 if is_fresh; then
     exit 0
 fi
 
 compiler=${CC:-$(command -v cc || command -v gcc || command -v clang || true)}
-[ -n "$compiler" ] || use_twin "no C compiler"
+[ -n "$compiler" ] || use_twin "there is no C compiler"
+command -v "${compiler%% *}" >/dev/null || use_twin "there is no C compiler $compiler"
 [ -e "$include/Python.h" ] || use_twin "no Python.h in $include"
 
 case $(uname -s) in

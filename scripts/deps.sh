@@ -45,6 +45,7 @@ hex_answers() {
 
 # The archive that this machine takes Debian's packages from. Where the lists were never
 # fetched, apt does not know labels yet and the security archive is told by its name.
+# shellcheck disable=SC2016 # $(REPO_URI) is apt's to fill in
 mirror() {
     labelled=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' \
         'Origin: Debian' 'Label: Debian' | sort -u | head -n 1)
@@ -68,7 +69,9 @@ fetch_source() {
     [ -f "$SOURCE_KEYRING" ] || fail "Hex does not answer, and $SOURCE_KEYRING is missing"
     mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
     echo "deb-src [signed-by=$SOURCE_KEYRING] $uri $SOURCE_SUITE main" > "$work/sources.list"
-    private_apt update || fail "Hex does not answer, and neither does the Debian archive"
+    # A mirror that does not answer is only a warning to apt unless it is told otherwise.
+    private_apt -o APT::Update::Error-Mode=any update ||
+        fail "Hex does not answer, and neither does the Debian archive"
     (cd "$work" && private_apt source --download-only --tar-only "$SOURCE_PACKAGE") ||
         fail "the Debian archive has no source package $SOURCE_PACKAGE in $SOURCE_SUITE"
 }

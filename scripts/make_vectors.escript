@@ -1,7 +1,6 @@
 #!/usr/bin/env escript
-%% SPDX-License-Identifier: Apache-2.0
-%% -*- erlang -*-
 %%! +fnu
+%% SPDX-License-Identifier: Apache-2.0
 %%
 %% Makes the golden vectors of the codec and of the wire protocol.
 %%
@@ -214,11 +213,11 @@ response_packets() ->
      {inform, worker, [{inform, 17, 103, [{<<"link">>, <<"</a.css>; rel=preload">>}]}]},
      {abort, worker, [{abort, 17}]},
      {credit, worker, [{credit, 18, 16384}]},
-     {waiting, worker, [{waiting, 18}]},
+     {waiting, worker, [{waiting, 18, 4096}]},
      {done, worker, [{done, 17}]},
      {batch_worker, worker,
       [{start, 17, 200, [], <<"a">>}, {data, 17, <<"b">>}, {last, 17, <<"c">>}, {done, 17},
-       {waiting, 18}, {credit, 18, 5}, {pong, 7}]}].
+       {waiting, 18, 4096}, {credit, 18, 5}, {pong, 7}]}].
 
 call_packets() ->
     %% Blobs as Python writes them: a str, bytes.

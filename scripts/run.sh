@@ -7,8 +7,8 @@ set -eu
 
 cd "$(dirname "$0")/.."
 
-# A session of its own: a terminal sends Ctrl-C to all programs of the session at once, also to
-# the Python workers, but the node has to let them finish their requests.
+# A session of its own: Ctrl-C and a closed terminal then reach this script alone, which asks
+# the node to stop; a node in the terminal's session would die of the latter at once.
 alone=""
 ! command -v setsid > /dev/null || alone=setsid
 

@@ -5,7 +5,7 @@
 # style or types counts as one.
 set -u
 
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 mkdir -p build
 log=build/test.log
 passed=0

@@ -28,6 +28,8 @@ from urllib.parse import parse_qsl
 INPUT_FD = 3
 OUTPUT_FD = 4
 POLL_S = 0.003
+# How late a worker that lags answers a heartbeat.
+LAG_S = 0.075
 # No fake worker outlives its test by much, whatever the node does.
 LIFE_S = 120
 FOLDER = os.environ.get("FAKE_DIR", "/tmp")
@@ -172,6 +174,7 @@ class Request:
         ]
         self.body = bytearray(body)
         self.more = more
+        self.received = len(body)
         self.unacked_bytes = 0
 
     def number(self, name: str, default: int = 0) -> int:
@@ -197,6 +200,7 @@ class Worker:
         self.outbox: list[bytes] = []
         self.input = bytearray()
         self.deaf = False
+        self.pongs: list[tuple[float, int]] = []
 
     # Output
 
@@ -235,11 +239,12 @@ class Worker:
         while True:
             self.flush()
             inputs = [] if self.deaf else [INPUT_FD]
-            timeout = POLL_S if self.steps or self.deaf else None
+            timeout = POLL_S if self.steps or self.deaf or self.pongs else None
             if select.select(inputs, [], [], timeout)[0]:
                 self.read()
 
             self.step_all()
+            self.send_late_pongs()
 
     def read(self) -> None:
         data = os.read(INPUT_FD, 65536)
@@ -283,6 +288,7 @@ class Worker:
         if request is not None:
             self.see("body", request.path, len(data), "more" if more else "end")
             request.body += data
+            request.received += len(data)
             request.more = more
 
     def on_ack(self, request_id: int, size: int) -> None:
@@ -311,7 +317,14 @@ class Worker:
         self.replies[call_id] = outcome
 
     def on_ping(self, number: int) -> None:
-        self.send("pong", number)
+        if self.settings["app"].startswith(b"lagging:"):
+            self.pongs.append((time.monotonic() + LAG_S, number))
+        else:
+            self.send("pong", number)
+
+    def send_late_pongs(self) -> None:
+        while self.pongs and self.pongs[0][0] <= time.monotonic():
+            self.send("pong", self.pongs.pop(0)[1])
 
     def on_shutdown(self, _timeout_ms: Any) -> None:
         self.see("shutdown")
@@ -370,6 +383,14 @@ def scope(worker: Worker, request: Request) -> Steps:
     yield from ()
 
 
+def settings(worker: Worker, request: Request) -> Steps:
+    """What it was configured with, a line each, and one variable of its environment."""
+    lines = [f"{key} {value!r}" for key, value in sorted(worker.settings.items())]
+    lines.append("env " + repr(os.environ.get(request.query.get("env", ""))))
+    worker.respond(request, "\n".join(lines).encode())
+    yield from ()
+
+
 def hold(worker: Worker, request: Request) -> Steps:
     yield request.released
     worker.respond(request, b"released", request.number("status", 200))
@@ -384,7 +405,7 @@ def echo(worker: Worker, request: Request) -> Steps:
             taken += request.body
             request.body.clear()
         else:
-            worker.send("waiting", request.id)
+            worker.send("waiting", request.id, request.received)
             yield lambda: bool(request.body) or not request.more
 
     worker.respond(request, bytes(taken))
@@ -415,7 +436,7 @@ def start(worker: Worker, request: Request) -> Steps:
     status = request.number("status", 200)
     worker.send("start", request.id, status, request.headers, body)
     if "wait" in request.query:
-        worker.send("waiting", request.id)
+        worker.send("waiting", request.id, request.received)
 
     yield request.released
     worker.send("last", request.id, request.query.get("last", "last").encode())
@@ -577,6 +598,7 @@ ROUTES: dict[str, Callable[[Worker, Request], Steps]] = {
     "/inform": inform,
     "/log": log,
     "/scope": scope,
+    "/settings": settings,
     "/start": start,
     "/start_crash": start_crash,
     "/stream": stream,
@@ -669,6 +691,7 @@ def protocol_exit(worker: Worker) -> None:
 
 STARTS: dict[str, Callable[[Worker], None]] = {
     "paths": ready,
+    "lagging": ready,
     "slow_end": ready,
     "when_told": ready_when_told,
     "ready_then_exit": ready_then_exit,

@@ -22,7 +22,7 @@
 
 connect(Port) ->
     {ok, Socket} = gen_tcp:connect({127, 0, 0, 1}, Port, [
-        binary, {active, false}, {nodelay, true}
+        binary, {active, false}, {nodelay, true}, {show_econnreset, true}
     ]),
     Socket.
 

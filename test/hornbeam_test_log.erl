@@ -6,7 +6,7 @@
 -export([stop/0]).
 -export([events/0]).
 -export([reports/1]).
--export([texts/0]).
+-export([at_least/1]).
 
 %% logger handler
 -export([log/2]).
@@ -14,6 +14,7 @@
 -define(TABLE, ?MODULE).
 
 start() ->
+    ok = stop(),
     ?TABLE = ets:new(?TABLE, [named_table, public, ordered_set]),
     ok = logger:add_handler(?MODULE, ?MODULE, #{level => all}).
 
@@ -22,7 +23,7 @@ stop() ->
     _ = ets:info(?TABLE) =/= undefined andalso ets:delete(?TABLE),
     ok.
 
-%% All events of level notice and above, oldest first.
+%% All events that the node lets through to handlers, oldest first.
 events() ->
     [Event || {_, Event} <- ets:tab2list(?TABLE)].
 
@@ -30,11 +31,12 @@ events() ->
 reports(What) ->
     [Report || #{msg := {report, #{what := Given} = Report}} <- events(), Given =:= What].
 
-%% The events as lines, for what is not ours.
-texts() ->
+%% The events of a level or of a worse one.
+at_least(Level) ->
     [
-        unicode:characters_to_binary(logger_formatter:format(Event, #{single_line => true}))
-     || Event <- events()
+        Event
+     || Event = #{level := Given} <- events(),
+        logger:compare_levels(Given, Level) =/= lt
     ].
 
 log(Event, _) ->

@@ -17,6 +17,7 @@
 -export([running/1]).
 -export([is_running/1]).
 -export([python/0]).
+-export([source_folder/0]).
 -export([snapshot/0]).
 -export([assert_nothing_left/1]).
 
@@ -99,10 +100,13 @@ is_running(OsPid) ->
     end.
 
 python() ->
-    Source = proplists:get_value(source, ?MODULE:module_info(compile)),
-    Path = filename:join(filename:dirname(Source), "fake_worker.py"),
-    {ok, Real} = {filelib:is_regular(Path) andalso ok, Path},
-    Real.
+    filename:join(source_folder(), "fake_worker.py").
+
+%% The folder of the tests' sources. rebar3 compiles copies of them, but the application's own.
+source_folder() ->
+    Source = proplists:get_value(source, hornbeam:module_info(compile)),
+    [_, "src", _, "apps" | Root] = lists:reverse(filename:split(Source)),
+    filename:join(lists:reverse(["test" | Root])).
 
 %% What there is in the node that a server could leave behind. The first server of a node starts
 %% applications that stay; so they are started first.

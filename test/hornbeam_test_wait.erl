@@ -4,7 +4,6 @@
 
 -export([until/1]).
 -export([until/2]).
--export([for_message/1]).
 
 -define(DEADLINE_MS, 10000).
 -define(STEP_MS, 5).
@@ -15,10 +14,6 @@ until(Condition) ->
 
 until(Condition, TimeoutMs) ->
     poll(Condition, erlang:monotonic_time(millisecond) + TimeoutMs).
-
-%% The first message for which Match has a clause; others stay.
-for_message(Match) ->
-    until(fun() -> take(Match) end).
 
 poll(Condition, DeadlineMs) ->
     case Condition() of
@@ -32,18 +27,4 @@ poll(Condition, DeadlineMs) ->
             end;
         Value ->
             Value
-    end.
-
-take(Match) ->
-    {messages, Messages} = process_info(self(), messages),
-    case lists:search(fun(Message) -> is_match(Match, Message) end, Messages) of
-        {value, Message} -> receive Message -> {ok, Match(Message)} end;
-        false -> false
-    end.
-
-is_match(Match, Message) ->
-    try Match(Message) of
-        _ -> true
-    catch
-        error:function_clause -> false
     end.

@@ -1,7 +1,6 @@
 #!/usr/bin/env escript
-%% SPDX-License-Identifier: Apache-2.0
-%% -*- erlang -*-
 %%! -noinput +fnu
+%% SPDX-License-Identifier: Apache-2.0
 %%
 %% Answers questions about terms, for the tests of the Python codec.
 %%

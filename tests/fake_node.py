@@ -5,7 +5,7 @@
         node.wait_ready()
         response = node.get("/")
 
-All methods wait for a condition, and fail with what has come so far if it takes too long.
+Methods that wait for something fail with what has come so far if it takes too long.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hornbeam._channel import CallFailed
+from hornbeam._bridge import CallFailed
 from hornbeam._etf import decode_packet, encode_message, pack_batch
 from hornbeam._protocol import PacketSplitter
 from hornbeam._terms import Atom
@@ -68,6 +68,7 @@ class FakeNode:
         window: the window, in bytes.
         acknowledge: whether response bodies are acknowledged as they come.
         configure: whether the `configure` message is sent.
+        redirect: of the worker's standard descriptors, in the shell's language.
         settings: other settings, in the form of the protocol.
     """
 
@@ -82,6 +83,7 @@ class FakeNode:
         window: int = 65536,
         acknowledge: bool = True,
         configure: bool = True,
+        redirect: str = "",
         **settings: object,
     ) -> None:
         self.state = LocalNode()
@@ -96,7 +98,7 @@ class FakeNode:
         self._splitter = PacketSplitter()
         # Functions that are not answered, for tests that do so themselves.
         self.held_functions: set[str] = set()
-        self._start(python, script, cwd, env or {})
+        self._start(python, script, cwd, env or {}, redirect)
 
         if configure:
             self.send((Atom("configure"), make_settings(app, window, settings)))
@@ -104,7 +106,12 @@ class FakeNode:
     # The process.
 
     def _start(
-        self, python: str, script: Path, cwd: Path, env: Mapping[str, str]
+        self,
+        python: str,
+        script: Path,
+        cwd: Path,
+        env: Mapping[str, str],
+        redirect: str,
     ) -> None:
         to_worker, self.write_descriptor = map(_move_up, os.pipe())
         self._read_descriptor, from_worker = map(_move_up, os.pipe())
@@ -115,9 +122,10 @@ class FakeNode:
             (os.POSIX_SPAWN_DUP2, to_worker, 3),
             (os.POSIX_SPAWN_DUP2, from_worker, 4),
         ]
+        command = f'cd "$1" && exec "$2" "$3" {redirect}'
         self.pid = os.posix_spawn(
             "/bin/sh",
-            ["sh", "-c", 'cd "$1" && exec "$2" "$3"', "sh", str(cwd), python, str(script)],
+            ["sh", "-c", command, "sh", str(cwd), python, str(script)],
             {**os.environ, **env},
             file_actions=actions,
         )

@@ -62,6 +62,8 @@ _SERVE_EXPRESSIONS = """
                 halt(0)
         end
     end,
+    ok = logger:add_primary_filter(progress, {fun logger_filters:progress/2, stop}),
+    ok = logger:set_primary_config(level, info),
     Options = [binary, eof, {packet, 4}],
     spawn(fun() -> Loop(open_port({fd, Input, Output}, Options)) end).
 """
@@ -351,7 +353,7 @@ def _command(read_fd: int, write_fd: int) -> list[str]:
 
     return [
         "erl",
-        *("-noinput", "-kernel", "logger_level", "info"),
+        "-noinput",
         *("+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"),
         *("-pa", *code_paths, "-eval", _SERVE_EXPRESSIONS),
         *("-extra", str(read_fd), str(write_fd)),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -53,6 +54,7 @@ class Run:
         )
         os.close(terminal)
         self.output = Output()
+        self._stop_read, self._stop_write = os.pipe()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -68,18 +70,30 @@ class Run:
     def press_ctrl_c(self) -> None:
         os.write(self._terminal, b"\x03")
 
+    def hang_up(self) -> None:
+        """Close the terminal's window."""
+        if self._terminal >= 0:
+            # A terminal that is being read is not closed.
+            os.close(self._stop_write)
+            self._reader.join(TIMEOUT_SECONDS)
+            os.close(self._terminal)
+            os.close(self._stop_read)
+            self._terminal = -1
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
             self.wait()
 
-        os.close(self._terminal)
+        self.hang_up()
 
     def _read(self) -> None:
+        awaited = [self._terminal, self._stop_read]
+
         # Reading fails when the last process has let go of the terminal.
         try:
-            while chunk := os.read(self._terminal, 65536):
-                self.output.append(chunk)
+            while self._terminal in select.select(awaited, [], [])[0]:
+                self.output.append(os.read(self._terminal, 65536))
         except OSError:
             pass
 
@@ -122,6 +136,20 @@ def test_serves_until_told_to_stop(start: Start, way: str) -> None:
     assert run.wait() == 0
     assert "application: shut down\n" in run.output.text
     assert processes
+    wait_until_gone(processes)
+
+
+def test_terminal_is_closed(start: Start, tmp_path: Path) -> None:
+    """The node and its workers outlive the terminal for as long as they take to end."""
+    mark = tmp_path / "mark"
+    run = start(MARK=str(mark))
+    run.wait_for(READY)
+    processes = descendants(run.process.pid)
+    run.hang_up()
+    # What a shell does to its jobs then.
+    os.killpg(run.process.pid, signal.SIGHUP)
+    assert run.wait() == 0
+    assert mark.exists()
     wait_until_gone(processes)
 
 

@@ -8,7 +8,24 @@ from typing import Protocol
 
 from hornbeam._terms import Atom
 
-__all__ = ("Bridge", "Caller", "current", "install")
+__all__ = ("Bridge", "CallFailed", "Caller", "current", "install")
+
+
+class CallFailed(Exception):
+    """The node answered a call with an error.
+
+    Args:
+        name: the error's name.
+        facts: what the node says about it.
+    """
+
+    name: str
+    facts: dict[object, object]
+
+    def __init__(self, name: str, facts: dict[object, object]) -> None:
+        super().__init__(name, facts)
+        self.name = name
+        self.facts = facts
 
 
 class Caller(Protocol):

@@ -4,7 +4,6 @@
 Who writes. The event loop's thread puts messages into the outbox, which leaves as one
 packet at the end of the turn. A call is written at once by its thread, behind what is
 in the outbox.
-Writes block while the pipe is full, under one lock: the node always reads.
 
 Who reads. One thread at a time has the *reader role*: the event loop, whenever there is
 something to read, or a thread that waits for the reply to its call. Whoever reads puts
@@ -19,9 +18,8 @@ which only the event loop empties, in order. Invariants, all kept under `_mutex`
   readable, the loop stops watching (`_paused`), as it would spin; who gives the role up
   has it watch again.
 
-`_mutex` and the lock for writing are re-entrant only to notice the one case that can't
-work: a finalizer or a signal handler that calls the node while its thread reads or
-writes.
+`_mutex` is re-entrant only to notice the one case that can't work: a finalizer or a
+signal handler that calls the node while its own thread reads.
 """
 
 from __future__ import annotations
@@ -37,13 +35,14 @@ from threading import get_ident
 from typing import Final, NoReturn, Protocol
 
 from hornbeam import _protocol as protocol
+from hornbeam._bridge import CallFailed
 from hornbeam._errors import BridgeClosed, ReentrantCall
-from hornbeam._etf import pack_batch
 from hornbeam._process import leave
 from hornbeam._protocol import IncomingMessage, PacketSplitter, ProtocolError
 from hornbeam._terms import Atom
+from hornbeam._writer import PacketWriter
 
-__all__ = ("CallFailed", "Channel", "Receiver", "die_of")
+__all__ = ("Channel", "Receiver", "die_of")
 
 READ_BYTES: Final = 65536
 """How much is read at once: a pipe gives no more in one read unless it was enlarged."""
@@ -79,23 +78,6 @@ class Scheduler(Protocol):
     def remove_reader(self, descriptor: int) -> None: ...
 
 
-class CallFailed(Exception):
-    """The node answered a call with an error.
-
-    Args:
-        name: the error's name.
-        facts: what the node says about it.
-    """
-
-    name: str
-    facts: dict[object, object]
-
-    def __init__(self, name: str, facts: dict[object, object]) -> None:
-        super().__init__(name, facts)
-        self.name = name
-        self.facts = facts
-
-
 class _Slot:
     """Where the reply to a call is put."""
 
@@ -125,7 +107,6 @@ class Channel:
         "_inbox",
         "_loop_thread",
         "_mutex",
-        "_outbox",
         "_paused",
         "_read_descriptor",
         "_read_poll",
@@ -134,22 +115,16 @@ class Channel:
         "_scheduler",
         "_slots",
         "_splitter",
-        "_write_descriptor",
-        "_write_lock",
-        "_write_poll",
-        "_writing",
+        "_writer",
     )
 
     def __init__(self, read_descriptor: int, write_descriptor: int) -> None:
         self._read_descriptor = read_descriptor
-        self._write_descriptor = write_descriptor
+        self._writer = PacketWriter(write_descriptor, _leave_without_node)
         self._read_poll = select.poll()
         self._read_poll.register(read_descriptor, select.POLLIN)
-        self._write_poll = select.poll()
-        self._write_poll.register(write_descriptor, select.POLLOUT)
         self._splitter = PacketSplitter()
         self._inbox: deque[IncomingMessage] = deque()
-        self._outbox: list[bytes] = []
         self._call_ids = count(1)
         self._slots: dict[int, _Slot] = {}
         self._scheduler: Scheduler | None = None
@@ -166,8 +141,6 @@ class Channel:
         # Ordered: who waits longest gets the role first.
         self._followers: dict[_Slot, None] = {}
         self._paused = False
-        self._write_lock = threading.RLock()
-        self._writing = False
 
     @property
     def is_closed(self) -> bool:
@@ -211,7 +184,7 @@ class Channel:
 
     def post(self, encoded: bytes) -> None:
         """Send a message at the end of this turn; only from the event loop's thread."""
-        self._outbox.append(encoded)
+        self._writer.outbox.append(encoded)
 
         if not self._flush_scheduled and self._scheduler is not None:
             self._flush_scheduled = True
@@ -221,8 +194,11 @@ class Channel:
         """Send what is in the outbox now."""
         self._flush_scheduled = False
 
-        if self._outbox:
-            self._write(None)
+        if self._closed:
+            _leave_fork()
+
+        if self._writer.outbox:
+            self._writer.write()
 
     def _on_readable(self) -> None:
         if not self._take_role(get_ident()):
@@ -239,8 +215,8 @@ class Channel:
         """Handle what is in the inbox, and send what came of it.
 
         Handling a message may run code of the application, which may call the node,
-        which
-        may fill the inbox again: that is left to a later turn, so that other tasks run.
+        which may fill the inbox again: that is left to a later turn, so that other
+        tasks run.
         """
         receiver, scheduler = self._receiver, self._scheduler
         self._drain_scheduled = False
@@ -311,7 +287,7 @@ class Channel:
         slot = self._slots[call_id] = _Slot()
 
         try:
-            self._write(encoded)
+            self._writer.write(encoded)
 
             while not slot.done:
                 self._wait_for(slot)
@@ -334,11 +310,11 @@ class Channel:
             if slot.done:
                 return
 
+            assert self._reader != me, "call() refuses that"
+
             if self._reader == 0:
                 self._reader = me
                 wakeup = None
-            elif self._reader == me:
-                raise ReentrantCall
             else:
                 wakeup = slot.wakeup = threading.Lock()
                 wakeup.acquire()
@@ -387,10 +363,12 @@ class Channel:
 
             self._paused = False
 
+        scheduler = self._scheduler
+
         if get_ident() == self._loop_thread:
             self._resume()
-        elif self._scheduler is not None:
-            self._scheduler.call_soon_threadsafe(self._resume)
+        elif scheduler is not None:
+            scheduler.call_soon_threadsafe(self._resume)
 
     def _resume(self) -> None:
         """Watch the pipe again."""
@@ -415,7 +393,7 @@ class Channel:
             return
 
         if not data:
-            leave(EXIT_NODE_GONE)
+            _leave_without_node()
 
         try:
             for packet in self._splitter.feed(data):
@@ -444,57 +422,6 @@ class Channel:
             slot.done = True
             self._wake(slot)
 
-    # Writing.
-
-    def _write(self, encoded: bytes | None) -> None:
-        """Write the outbox, and a message after it, as one packet."""
-        with self._write_lock:
-            if self._closed:
-                _leave_fork()
-
-            if self._writing:
-                raise ReentrantCall
-
-            self._writing = True
-
-            try:
-                outbox = self._outbox
-                messages = outbox[:]
-                # Not clear(): the event loop may have put more there meanwhile.
-                del outbox[: len(messages)]
-
-                if encoded is not None:
-                    messages.append(encoded)
-
-                self._write_packet(pack_batch(messages))
-            finally:
-                self._writing = False
-
-    def _write_packet(self, packet: bytes) -> None:
-        descriptor = self._write_descriptor
-
-        try:
-            written = os.write(descriptor, packet)
-        except BlockingIOError:
-            written = 0
-        except BrokenPipeError:
-            leave(EXIT_NODE_GONE)
-
-        if written == len(packet):
-            return
-
-        rest = memoryview(packet)[written:]
-
-        while rest:
-            self._write_poll.poll()
-
-            try:
-                rest = rest[os.write(descriptor, rest) :]
-            except BlockingIOError:
-                continue
-            except BrokenPipeError:
-                leave(EXIT_NODE_GONE)
-
     # Fork.
 
     def _abandon(self) -> None:
@@ -506,7 +433,7 @@ class Channel:
         # A thread that is not in the child may have held them.
         self._reset_locks()
         os.close(self._read_descriptor)
-        os.close(self._write_descriptor)
+        self._writer.close()
 
 
 def _parse_failure(outcome: object, value: object) -> CallFailed:
@@ -524,7 +451,12 @@ def _parse_failure(outcome: object, value: object) -> CallFailed:
 def die_of(error: ProtocolError) -> NoReturn:
     """Say what the node did wrong, and leave."""
     os.write(2, f"hornbeam worker: protocol error: {error}\n".encode(errors="replace"))
-    leave(EXIT_PROTOCOL)
+    os._exit(EXIT_PROTOCOL)
+
+
+def _leave_without_node() -> NoReturn:
+    # At once: what is left in buffers may go to a terminal or pipe that nobody reads.
+    os._exit(EXIT_NODE_GONE)
 
 
 def _leave_fork() -> NoReturn:

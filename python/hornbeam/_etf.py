@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The External Term Format codec: the C extension where it was built, else pure Python.
+"""The External Term Format codec: the C extension if it was built, else pure Python.
 
-The environment variable `HORNBEAM_CODEC`, `c` or `python`, asks for one of them. It is read
-once, when this module is imported.
+The environment variable `HORNBEAM_CODEC`, `c` or `python`, asks for one of them. It is
+read once, when this module is imported.
 
 Values and terms:
 
@@ -14,9 +14,9 @@ Values and terms:
     list, tuple, dict               list, tuple, map              the same
     the types of `_terms`           their terms                   the same
 
-A subclass of one of these types counts as its base. A binary made by Erlang comes as str if
-it is UTF-8, else as bytes; bytes made by Python carry a mark, which Erlang does not see, and
-stay bytes.
+A subclass of one of these types counts as its base. A binary made by Erlang comes as
+str if it is UTF-8, else as bytes; bytes made by Python carry a mark, which Erlang does
+not see, and stay bytes.
 """
 
 from __future__ import annotations

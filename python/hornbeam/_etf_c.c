@@ -9,13 +9,12 @@
 PyObject *
 etf_import(const char *module_name, const char *name)
 {
-    PyObject *module = PyImport_ImportModule(module_name);
-    if (module == NULL) {
-        return NULL;
-    }
-
-    PyObject *object = PyObject_GetAttrString(module, name);
-    Py_DECREF(module);
+    /* Interned, as the interpreter's cache of attributes keeps each str that it meets. */
+    PyObject *attribute = PyUnicode_InternFromString(name);
+    PyObject *module = attribute ? PyImport_ImportModule(module_name) : NULL;
+    PyObject *object = module ? PyObject_GetAttr(module, attribute) : NULL;
+    Py_XDECREF(attribute);
+    Py_XDECREF(module);
     return object;
 }
 

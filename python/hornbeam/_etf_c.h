@@ -81,8 +81,17 @@ typedef struct {
     X(EncodeError, "hornbeam._etf_errors", "EncodeError")                           \
     X(encode_error, "hornbeam._etf_errors", "encode_error")
 
-/* Names of attributes; owned. */
-#define ETF_NAMES(X) X(data) X(elements) X(entries) X(etf) X(last_byte_bits) X(tail)
+/* Names of attributes, and a word; interned, owned. */
+#define ETF_NAMES(X)                                                                \
+    X(bit_length)                                                                   \
+    X(data)                                                                         \
+    X(elements)                                                                     \
+    X(entries)                                                                      \
+    X(etf)                                                                          \
+    X(last_byte_bits)                                                               \
+    X(little)                                                                       \
+    X(tail)                                                                         \
+    X(to_bytes)
 
 typedef struct {
 #define ETF_FIELD(field, module, name) PyObject *field;

@@ -1,10 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The encoder, in C; _etf_python_encode.py is its twin.
  *
- * Writers return 0, or -1 in one of two cases. Either Python's error is set, as when memory
- * is short; or the value has no Erlang form: then `segments` is not NULL, no error is set,
- * and each container on the way out adds its step to `segments`. `finish` makes the
- * EncodeError of it. */
+ * Writers return 0, or -1 in one of three cases:
+ *
+ *   - Python's error is set, as when memory is short;
+ *   - the value has no Erlang form: `segments` is not NULL, no error is set, and each
+ *     container on the way out adds its step to `segments`; `finish` makes the EncodeError;
+ *   - `must_be_careful` is set: the same is to be done again, with `is_careful`.
+ *
+ * At first no Python code runs while a value is encoded, and nothing is allocated that
+ * could start the garbage collector. So nobody can change a container meanwhile, and the
+ * codec needs no copies and no references of its own. To look at keys that may clash in
+ * Erlang, and to tell of a fault, takes more than that; then the careful way copies each
+ * list and dict before it looks at the elements, as the twin does. */
 #include "_etf_c.h"
 
 #include <math.h>
@@ -19,6 +27,8 @@ typedef struct {
     size_t capacity;
     PyObject *heap; /* a bytes object that holds `data`; NULL: it is in `stack` */
     int is_message; /* bytes become plain binaries */
+    int is_careful; /* copy containers, as others may change them */
+    int must_be_careful;
     /* Of a value that has no Erlang form. */
     PyObject *segments; /* list of steps, innermost first; NULL: no such fault */
     PyObject *culprit;
@@ -35,7 +45,13 @@ static int write_value(Encoder *encoder, PyObject *value, int depth);
 static int
 fault(Encoder *encoder, PyObject *culprit, PyObject *reason)
 {
-    encoder->segments = PyErr_Occurred() ? NULL : PyList_New(0);
+    if (!encoder->is_careful || PyErr_Occurred()) {
+        Py_XDECREF(reason);
+        encoder->must_be_careful = 1;
+        return -1;
+    }
+
+    encoder->segments = PyList_New(0);
     if (encoder->segments == NULL) {
         Py_XDECREF(reason);
         return -1;
@@ -88,12 +104,6 @@ check_length(Encoder *encoder, PyObject *value, Py_ssize_t length)
     return fault(encoder, value,
                  PyUnicode_FromFormat("too long: %zd, at most %zu", length,
                                       (size_t)ETF_MAX_LENGTH));
-}
-
-static int
-fault_changed(Encoder *encoder, PyObject *value)
-{
-    return fault(encoder, value, PyUnicode_FromString("changed while it was encoded"));
 }
 
 /* Output. */
@@ -166,6 +176,13 @@ write_head(Encoder *encoder, unsigned char tag, Py_ssize_t length)
     return 0;
 }
 
+static int
+write_nil(Encoder *encoder)
+{
+    const unsigned char nil = ETF_NIL;
+    return write_raw(encoder, &nil, 1);
+}
+
 /* Writes the head of a binary and returns where its `length` bytes go; or NULL. */
 static unsigned char *
 extend_binary(Encoder *encoder, Py_ssize_t length)
@@ -188,52 +205,66 @@ extend_binary(Encoder *encoder, Py_ssize_t length)
 /* Scalars. */
 
 static int
-write_big(Encoder *encoder, PyObject *value, int is_negative)
+write_digits(Encoder *encoder, PyObject *digits, int is_negative)
 {
-    int status = -1;
-    PyObject *bytes = NULL;
-    /* Not PyNumber_Absolute, which a subclass may have made its own. */
-    PyObject *absolute = PyLong_Type.tp_as_number->nb_absolute(value);
-    PyObject *bits = absolute ? PyObject_CallMethod(absolute, "bit_length", NULL) : NULL;
+    Py_ssize_t length = PyBytes_GET_SIZE(digits);
+    int head_bytes = length < 256 ? 3 : 6;
+    unsigned char *to = extend(encoder, (size_t)head_bytes + (size_t)length);
+    if (to == NULL) {
+        return -1;
+    }
+
+    if (length < 256) {
+        to[0] = ETF_SMALL_BIG;
+        to[1] = (unsigned char)length;
+    }
+    else {
+        to[0] = ETF_LARGE_BIG;
+        etf_put_uint32(to + 1, (uint32_t)length);
+    }
+
+    to[head_bytes - 1] = (unsigned char)is_negative;
+    memcpy(to + head_bytes, PyBytes_AS_STRING(digits), (size_t)length);
+    return 0;
+}
+
+/* Returns the bytes of an int's absolute value, the lowest first; NULL: a fault or error. */
+static PyObject *
+make_digits(Encoder *encoder, PyObject *value, PyObject *absolute)
+{
+    EtfState *state = encoder->state;
+    PyObject *bits = PyObject_CallMethodObjArgs(absolute, state->str_bit_length, NULL);
     Py_ssize_t length = bits ? PyLong_AsSsize_t(bits) : -1;
+    Py_XDECREF(bits);
     if (length < 0) {
-        goto done;
+        return NULL;
     }
 
     length = length / 8 + (length % 8 != 0);
     if (length > ETF_MAX_INTEGER_BYTES) {
-        fault(encoder, value,
-              PyUnicode_FromFormat("an integer has at most %d bytes, not %zd",
-                                   ETF_MAX_INTEGER_BYTES, length));
-        goto done;
+        (void)fault(encoder, value,
+                    PyUnicode_FromFormat("an integer has at most %d bytes, not %zd",
+                                         ETF_MAX_INTEGER_BYTES, length));
+        return NULL;
     }
 
-    bytes = PyObject_CallMethod(absolute, "to_bytes", "ns", length, "little");
-    if (bytes == NULL) {
-        goto done;
-    }
+    PyObject *count = PyLong_FromSsize_t(length);
+    PyObject *digits = count ? PyObject_CallMethodObjArgs(absolute, state->str_to_bytes,
+                                                          count, state->str_little, NULL)
+                             : NULL;
+    Py_XDECREF(count);
+    return digits;
+}
 
-    int head_bytes = length < 256 ? 3 : 6;
-    unsigned char *to = extend(encoder, (size_t)head_bytes + (size_t)length);
-    if (to == NULL) {
-        goto done;
-    }
-
-    to[0] = length < 256 ? ETF_SMALL_BIG : ETF_LARGE_BIG;
-    if (length < 256) {
-        to[1] = (unsigned char)length;
-    }
-    else {
-        etf_put_uint32(to + 1, (uint32_t)length);
-    }
-    to[head_bytes - 1] = (unsigned char)is_negative;
-    memcpy(to + head_bytes, PyBytes_AS_STRING(bytes), (size_t)length);
-    status = 0;
-
-done:
+static int
+write_big(Encoder *encoder, PyObject *value, int is_negative)
+{
+    /* Not PyNumber_Absolute, which a subclass may have made its own. */
+    PyObject *absolute = PyLong_Type.tp_as_number->nb_absolute(value);
+    PyObject *digits = absolute ? make_digits(encoder, value, absolute) : NULL;
+    int status = digits ? write_digits(encoder, digits, is_negative) : -1;
     Py_XDECREF(absolute);
-    Py_XDECREF(bits);
-    Py_XDECREF(bytes);
+    Py_XDECREF(digits);
     return status;
 }
 
@@ -360,9 +391,8 @@ write_str(Encoder *encoder, PyObject *value)
 }
 
 static int
-write_bytes(Encoder *encoder, PyObject *value)
+write_binary(Encoder *encoder, PyObject *value, const char *bytes, Py_ssize_t length)
 {
-    Py_ssize_t length = PyBytes_GET_SIZE(value);
     if (check_length(encoder, value, length) < 0) {
         return -1;
     }
@@ -372,12 +402,18 @@ write_bytes(Encoder *encoder, PyObject *value)
         return -1;
     }
 
-    memcpy(to, PyBytes_AS_STRING(value), (size_t)length);
+    memcpy(to, bytes, (size_t)length);
     return 0;
 }
 
 static int
-write_buffer(Encoder *encoder, PyObject *value)
+write_bytes(Encoder *encoder, PyObject *value)
+{
+    return write_binary(encoder, value, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value));
+}
+
+static int
+write_memoryview(Encoder *encoder, PyObject *value)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(value, &view, PyBUF_FULL_RO) < 0) {
@@ -502,34 +538,38 @@ write_tuple(Encoder *encoder, PyObject *value, int depth)
 static int
 write_list(Encoder *encoder, PyObject *value, int depth)
 {
-    const unsigned char nil = ETF_NIL;
-    Py_ssize_t length = PyList_GET_SIZE(value);
     if (check_depth(encoder, value, depth) < 0) {
         return -1;
     }
 
+    PyObject *list = value;
+    if (encoder->is_careful) {
+        list = PyList_GetSlice(value, 0, PyList_GET_SIZE(value));
+        if (list == NULL) {
+            return -1;
+        }
+    }
+    else {
+        Py_INCREF(list);
+    }
+
+    int status = 0;
+    Py_ssize_t length = PyList_GET_SIZE(list);
     if (length > 0
         && (check_length(encoder, value, length) < 0
             || write_head(encoder, ETF_LIST, length) < 0)) {
-        return -1;
+        status = -1;
     }
 
-    for (Py_ssize_t i = 0; i < length; i++) {
-        /* Python code that runs for an element, as of a key that clashes, may change it. */
-        if (i >= PyList_GET_SIZE(value)) {
-            return fault_changed(encoder, value);
-        }
-
-        PyObject *element = PyList_GET_ITEM(value, i);
-        Py_INCREF(element);
-        int status = write_value(encoder, element, depth + 1);
-        Py_DECREF(element);
+    for (Py_ssize_t i = 0; status == 0 && i < length; i++) {
+        status = write_value(encoder, PyList_GET_ITEM(list, i), depth + 1);
         if (status < 0) {
-            return leave_index(encoder, i);
+            leave_index(encoder, i);
         }
     }
 
-    return write_raw(encoder, &nil, 1);
+    Py_DECREF(list);
+    return status < 0 ? -1 : write_nil(encoder);
 }
 
 /* Writes the elements that a FrozenList or an ImproperList has. */
@@ -561,13 +601,12 @@ write_list_elements(Encoder *encoder, PyObject *value, int depth)
 static int
 write_frozen_list(Encoder *encoder, PyObject *value, int depth)
 {
-    const unsigned char nil = ETF_NIL;
     if (check_depth(encoder, value, depth) < 0
         || write_list_elements(encoder, value, depth) < 0) {
         return -1;
     }
 
-    return write_raw(encoder, &nil, 1);
+    return write_nil(encoder);
 }
 
 static int
@@ -590,27 +629,6 @@ write_improper_list(Encoder *encoder, PyObject *value, int depth)
     }
 
     return status;
-}
-
-/* Finds out whether two keys, distinct in Python, are one key in Erlang. */
-static int
-check_keys(Encoder *encoder, PyObject *value, PyObject *entries)
-{
-    PyObject *describe = etf_import("hornbeam._etf_python_encode", "describe_key_clash");
-    PyObject *keys = describe ? PyDict_Keys(entries) : NULL;
-    PyObject *clash = keys ? PyObject_CallFunctionObjArgs(describe, keys, NULL) : NULL;
-    Py_XDECREF(describe);
-    Py_XDECREF(keys);
-    if (clash == NULL) {
-        return -1;
-    }
-
-    if (clash == Py_None) {
-        Py_DECREF(clash);
-        return 0;
-    }
-
-    return fault(encoder, value, clash);
 }
 
 enum { KEY_PLAIN = 0, KEY_STR = 1, KEY_BYTES = 2, KEY_OTHER = 4 };
@@ -636,8 +654,15 @@ classify_key(PyObject *key)
     return KEY_OTHER;
 }
 
+static inline int
+may_clash(int kinds)
+{
+    return (kinds & KEY_OTHER) != 0 || kinds == (KEY_STR | KEY_BYTES);
+}
+
+/* Writes a pair and returns the kind of its key, or -1. */
 static int
-write_entry(Encoder *encoder, PyObject *key, PyObject *element, Py_ssize_t index, int depth)
+write_pair(Encoder *encoder, PyObject *key, PyObject *element, Py_ssize_t index, int depth)
 {
     if (write_value(encoder, key, depth + 1) < 0) {
         return encoder->segments == NULL
@@ -649,45 +674,82 @@ write_entry(Encoder *encoder, PyObject *key, PyObject *element, Py_ssize_t index
         return encoder->segments == NULL ? -1 : leave(encoder, PyTuple_Pack(1, key));
     }
 
-    return 0;
+    return classify_key(key);
+}
+
+/* Faults if two keys of the pairs, distinct in Python, are one key in Erlang. */
+static int
+check_keys(Encoder *encoder, PyObject *value, PyObject *pairs)
+{
+    PyObject *describe = etf_import("hornbeam._etf_python_encode", "describe_key_clash");
+    PyObject *clash = describe ? PyObject_CallFunctionObjArgs(describe, pairs, NULL) : NULL;
+    Py_XDECREF(describe);
+    if (clash == NULL) {
+        return -1;
+    }
+
+    if (clash == Py_None) {
+        Py_DECREF(clash);
+        return 0;
+    }
+
+    return fault(encoder, value, clash);
+}
+
+static int
+write_dict_carefully(Encoder *encoder, PyObject *value, PyObject *entries, int depth)
+{
+    PyObject *pairs = PyDict_Items(entries);
+    if (pairs == NULL) {
+        return -1;
+    }
+
+    Py_ssize_t length = PyList_GET_SIZE(pairs);
+    int kinds = write_head(encoder, ETF_MAP, length);
+    for (Py_ssize_t i = 0; kinds >= 0 && i < length; i++) {
+        PyObject *pair = PyList_GET_ITEM(pairs, i);
+        int kind = write_pair(encoder, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1),
+                              i, depth);
+        kinds = kind < 0 ? -1 : kinds | kind;
+    }
+
+    int status = kinds < 0 ? -1 : 0;
+    if (status == 0 && may_clash(kinds)) {
+        status = check_keys(encoder, value, pairs);
+    }
+
+    Py_DECREF(pairs);
+    return status;
 }
 
 /* Writes the dict `entries`, which is `value` or what a FrozenMap holds. */
 static int
-write_entries(Encoder *encoder, PyObject *value, PyObject *entries, int depth)
+write_dict(Encoder *encoder, PyObject *value, PyObject *entries, int depth)
 {
-    Py_ssize_t length = PyDict_GET_SIZE(entries);
-    if (check_depth(encoder, value, depth) < 0 || check_length(encoder, value, length) < 0
-        || write_head(encoder, ETF_MAP, length) < 0) {
+    if (check_depth(encoder, value, depth) < 0
+        || check_length(encoder, value, PyDict_GET_SIZE(entries)) < 0) {
         return -1;
     }
 
-    int kinds = 0;
+    if (encoder->is_careful) {
+        return write_dict_carefully(encoder, value, entries, depth);
+    }
+
+    int kinds = write_head(encoder, ETF_MAP, PyDict_GET_SIZE(entries));
     Py_ssize_t index = 0;
     Py_ssize_t position = 0;
     PyObject *key, *element;
-    while (PyDict_Next(entries, &position, &key, &element)) {
-        kinds |= classify_key(key);
-        Py_INCREF(key);
-        Py_INCREF(element);
-        int status = write_entry(encoder, key, element, index, depth);
-        Py_DECREF(key);
-        Py_DECREF(element);
-        if (status < 0) {
-            return -1;
-        }
-        index++;
+    while (kinds >= 0 && PyDict_Next(entries, &position, &key, &element)) {
+        int kind = write_pair(encoder, key, element, index++, depth);
+        kinds = kind < 0 ? -1 : kinds | kind;
     }
 
-    if (index != length || PyDict_GET_SIZE(entries) != length) {
-        return fault_changed(encoder, value);
+    if (kinds >= 0 && may_clash(kinds)) {
+        encoder->must_be_careful = 1;
+        return -1;
     }
 
-    if ((kinds & KEY_OTHER) != 0 || kinds == (KEY_STR | KEY_BYTES)) {
-        return check_keys(encoder, value, entries);
-    }
-
-    return 0;
+    return kinds < 0 ? -1 : 0;
 }
 
 static int
@@ -700,7 +762,7 @@ write_frozen_map(Encoder *encoder, PyObject *value, int depth)
 
     int status = -1;
     if (PyDict_Check(entries)) {
-        status = write_entries(encoder, value, entries, depth);
+        status = write_dict(encoder, value, entries, depth);
     }
     else {
         PyErr_SetString(PyExc_TypeError, "entries of a FrozenMap are not a dict");
@@ -760,8 +822,14 @@ write_other(Encoder *encoder, PyObject *value, int depth)
         return write_bytes(encoder, value);
     }
 
-    if (PyByteArray_Check(value) || PyMemoryView_Check(value)) {
-        return write_buffer(encoder, value);
+    if (PyByteArray_Check(value)) {
+        /* Not as a buffer, for which a subclass may have Python code. */
+        return write_binary(encoder, value, PyByteArray_AS_STRING(value),
+                            PyByteArray_GET_SIZE(value));
+    }
+
+    if (PyMemoryView_Check(value)) {
+        return write_memoryview(encoder, value);
     }
 
     if (PyLong_Check(value)) {
@@ -781,7 +849,7 @@ write_other(Encoder *encoder, PyObject *value, int depth)
     }
 
     if (PyDict_Check(value)) {
-        return write_entries(encoder, value, value, depth);
+        return write_dict(encoder, value, value, depth);
     }
 
     return fault(encoder, value, NULL);
@@ -811,7 +879,7 @@ write_value(Encoder *encoder, PyObject *value, int depth)
     }
 
     if (PyDict_CheckExact(value)) {
-        return write_entries(encoder, value, value, depth);
+        return write_dict(encoder, value, value, depth);
     }
 
     if (value == Py_None) {
@@ -871,7 +939,7 @@ finish(Encoder *encoder, int status)
 }
 
 static void
-start(Encoder *encoder, PyObject *module, int is_message)
+start(Encoder *encoder, PyObject *module, int is_message, int is_careful)
 {
     encoder->state = etf_state(module);
     encoder->data = encoder->stack;
@@ -879,26 +947,42 @@ start(Encoder *encoder, PyObject *module, int is_message)
     encoder->capacity = STACK_BYTES;
     encoder->heap = NULL;
     encoder->is_message = is_message;
+    encoder->is_careful = is_careful;
+    encoder->must_be_careful = 0;
     encoder->segments = NULL;
     encoder->culprit = NULL;
     encoder->reason = NULL;
+    if (!is_message) {
+        encoder->stack[encoder->length++] = ETF_VERSION;
+    }
+}
+
+static PyObject *
+encode(PyObject *module, PyObject *value, int is_message)
+{
+    Encoder encoder;
+    start(&encoder, module, is_message, 0);
+    int status = write_value(&encoder, value, 0);
+
+    if (status < 0 && encoder.must_be_careful && !PyErr_Occurred()) {
+        Py_XDECREF(encoder.heap);
+        start(&encoder, module, is_message, 1);
+        status = write_value(&encoder, value, 0);
+    }
+
+    return finish(&encoder, status);
 }
 
 PyObject *
 etf_encode(PyObject *module, PyObject *value)
 {
-    Encoder encoder;
-    start(&encoder, module, 0);
-    encoder.stack[encoder.length++] = ETF_VERSION;
-    return finish(&encoder, write_value(&encoder, value, 0));
+    return encode(module, value, 0);
 }
 
 PyObject *
 etf_encode_message(PyObject *module, PyObject *message)
 {
-    Encoder encoder;
-    start(&encoder, module, 1);
-    return finish(&encoder, write_value(&encoder, message, 0));
+    return encode(module, message, 1);
 }
 
 /* Returns the length of a packet behind its length field, or 0 with an error set. */

@@ -80,14 +80,14 @@ def encode_message(message: object) -> bytes:
     return bytes(out)
 
 
-def describe_key_clash(keys: Iterable[object]) -> str | None:
-    """Say which two keys are one key in Erlang, or None if no two are.
+def describe_key_clash(pairs: Iterable[tuple[object, object]]) -> str | None:
+    """Say which two keys of the pairs are one key in Erlang, or None if no two are.
 
     The keys are ones that can be encoded.
     """
     seen: dict[bytes, object] = {}
 
-    for key in keys:
+    for key, _ in pairs:
         out = bytearray()
         _writer_of(key, _CANONICAL_WRITERS)(out, key, 0, _CANONICAL_WRITERS)
         first = seen.setdefault(bytes(out), key)
@@ -109,7 +109,12 @@ def _write(out: bytearray, value: object, writers: _Writers) -> None:
     else:
         return
 
-    raise error
+    try:
+        # Out here, so that it does not keep the frames of all levels as its context.
+        raise error
+    finally:
+        # The error has this frame in its traceback: a cycle.
+        del error
 
 
 def _writer_of(value: object, writers: _Writers) -> _Writer:
@@ -204,10 +209,14 @@ def _write_bytes(out: bytearray, value: Any, depth: int, writers: _Writers) -> N
     out += raw
 
 
-def _bytes_of(value: bytes | bytearray | memoryview) -> bytes:
-    if type(value) is bytes:
-        _check_length(value, len(value))
-        return value
+def _bytes_of(value: bytes | bytearray | memoryview) -> bytes | bytearray:
+    if not isinstance(value, memoryview):
+        # By the base's method, whatever a subclass makes of it.
+        is_bytes = isinstance(value, bytes)
+        read: Any = bytes.__getitem__ if is_bytes else bytearray.__getitem__
+        raw: bytes | bytearray = read(value, slice(None))
+        _check_length(value, len(raw))
+        return raw
 
     try:
         view = memoryview(value)
@@ -328,7 +337,7 @@ def _check_keys(value: object, pairs: Sequence[tuple[object, object]]) -> None:
     if kinds <= _DISTINCT_KEY_TYPES or kinds == {bytes}:
         return
 
-    clash = describe_key_clash([key for key, _ in pairs])
+    clash = describe_key_clash(pairs)
 
     if clash is not None:
         raise _Fault(value, clash)

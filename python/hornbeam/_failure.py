@@ -39,7 +39,7 @@ def format_error(error: BaseException) -> str:
         return text
 
     half = MAX_TEXT // 2
-    return f"{text[:half]}\n… {len(text) - 2 * half} characters …\n{text[-half:]}"
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"
 
 
 def is_disconnect(error: BaseException) -> bool:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final, NoReturn
+from typing import Any, Final
 
 __all__ = ("check_headers", "check_trailers")
 
 MAX_CACHED_NAMES: Final = 1024
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_DIGITS: Final = re.compile(rb"[0-9]{1,19}")
+_MAX_LENGTH_DIGITS: Final = 19
 _SHOWN_BYTES: Final = 80
 
 # Given name -> name in lower case. Applications use few names, and the same ones each
@@ -39,21 +39,33 @@ def check_headers(headers: object) -> tuple[list[tuple[bytes, bytes]], int | Non
     checked: list[tuple[bytes, bytes]] = []
     declared: int | None = None
 
-    for pair in _iterate(headers):
-        name, value = _check_pair(pair)
+    for pair in headers if type(headers) is list else _iterate(headers):
+        try:
+            name, value = pair
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"a header is a [name, value] pair of bytes, not {_show(pair)}"
+            ) from None
+
+        if type(name) is not bytes or type(value) is not bytes:
+            name, value = _to_bytes("name", name), _to_bytes("value", value)
+
+        name = _names.get(name) or _check_name(name)
+
+        # Three searches are faster than one with a pattern.
+        if b"\n" in value or b"\r" in value or b"\0" in value:
+            raise ValueError(
+                f"the value of header {_show(name)} has a CR, LF or NUL: {_show(value)}"
+            )
+
+        value = value.strip(b" \t")
 
         if name == b"content-length":
-            length = _parse_length(value)
+            is_repeated = declared is not None
+            declared = _parse_length(value, declared)
 
-            if declared is not None:
-                if length != declared:
-                    raise ValueError(
-                        f"two content-length headers, {declared} and {length}"
-                    )
-
+            if is_repeated:
                 continue
-
-            declared = length
 
         if name != b"transfer-encoding":
             checked.append((name, value))
@@ -62,7 +74,7 @@ def check_headers(headers: object) -> tuple[list[tuple[bytes, bytes]], int | Non
 
 
 def check_trailers(headers: object) -> list[tuple[bytes, bytes]]:
-    """Check and normalise headers that may not touch the framing: trailers, 1xx responses.
+    """Check and normalise trailers, or headers of a 1xx: they have no length to tell.
 
     Raises:
         TypeError, ValueError: as `check_headers`.
@@ -75,7 +87,7 @@ def check_trailers(headers: object) -> list[tuple[bytes, bytes]]:
     return checked
 
 
-def _iterate(headers: object) -> Iterable[object]:
+def _iterate(headers: object) -> Iterable[Any]:
     if isinstance(headers, Iterable) and not isinstance(headers, str | bytes | dict):
         return headers
 
@@ -83,35 +95,6 @@ def _iterate(headers: object) -> Iterable[object]:
         f"headers are an iterable of [name, value] pairs of bytes, "
         f"not {type(headers).__name__}"
     )
-
-
-def _check_pair(pair: object) -> tuple[bytes, bytes]:
-    if type(pair) is not tuple and type(pair) is not list:
-        if isinstance(pair, str | bytes) or not isinstance(pair, Iterable):
-            _refuse_pair(pair)
-
-        pair = tuple(pair)
-
-    if len(pair) != 2:
-        _refuse_pair(pair)
-
-    name, value = pair
-
-    if type(name) is not bytes or type(value) is not bytes:
-        name, value = _to_bytes("name", name), _to_bytes("value", value)
-
-    lower = _names.get(name)
-
-    if lower is None:
-        lower = _check_name(name)
-
-    # Three searches are faster than one with a pattern.
-    if b"\n" in value or b"\r" in value or b"\0" in value:
-        raise ValueError(
-            f"the value of header {_show(name)} has a CR, LF or NUL: {_show(value)}"
-        )
-
-    return lower, value.strip(b" \t")
 
 
 def _check_name(name: bytes) -> bytes:
@@ -134,15 +117,16 @@ def _to_bytes(what: str, text: object) -> bytes:
     raise TypeError(f"a header's {what} is bytes, not {_show(text)}{hint}")
 
 
-def _refuse_pair(pair: object) -> NoReturn:
-    raise TypeError(f"a header is a [name, value] pair of bytes, not {_show(pair)}")
-
-
-def _parse_length(value: bytes) -> int:
-    if not _DIGITS.fullmatch(value):
+def _parse_length(value: bytes, earlier: int | None) -> int:
+    if not value.isdigit() or len(value) > _MAX_LENGTH_DIGITS:
         raise ValueError(f"content-length is a number of bytes, not {_show(value)}")
 
-    return int(value)
+    length = int(value)
+
+    if earlier is not None and length != earlier:
+        raise ValueError(f"two content-length headers, {earlier} and {length}")
+
+    return length
 
 
 def _show(value: object) -> str:

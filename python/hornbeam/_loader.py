@@ -117,7 +117,7 @@ def _import(name: str, module_name: str) -> ModuleType:
             raise _import_failed(name, exc) from exc
 
         where = ", ".join(sys.path[:3])
-        message = f"there is no module {exc.name!r} (looked in {where}, …)"
+        message = f"there is no module {exc.name!r} (looked in {where}, ...)"
         raise LoadError("app_not_found", {"app": name, "message": message}) from exc
     except BaseException as exc:
         # SystemExit too: a module that calls sys.exit() is one that can't be imported.
@@ -192,8 +192,8 @@ def detect_interface(app: Callable[..., object]) -> Interface:
     """Tell the interface of an application by its looks.
 
     In this order: the markers of asgiref; whether it or its `__call__` is a coroutine
-        function; how many arguments it must have. A class is called for each request:
-        with the scope (ASGI 2), with all three (awaitable instances), or as WSGI.
+    function; how many arguments it must have. A class is called for each request: with
+    the scope (ASGI 2), with all three (awaitable instances), or as WSGI.
     """
     if getattr(app, "_asgi_single_callable", False):
         return "asgi3"

@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG: Final = 1
 def set_up() -> None:
     """Call once, before anything of the application is imported."""
     _die_with_parent()
-    _close_stdin()
+    _secure_standard_descriptors()
     _buffer_by_line()
     _ignore_signals()
 
@@ -79,13 +79,31 @@ def _die_with_parent() -> None:
         os._exit(0)
 
 
-def _close_stdin() -> None:
-    """A node started from a terminal would share it with the application."""
-    null = os.open(os.devnull, os.O_RDONLY)
+def _secure_standard_descriptors() -> None:
+    """Make stdin empty, and have 0 to 2 be open.
 
-    if null != 0:
-        os.dup2(null, 0)
+    A node started from a terminal would share its input with the application. If it was
+    started without one of them, the next file that the application opens would get that
+    number, and what a C library prints.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+
+    for descriptor in (1, 2):
+        if not _is_open(descriptor):
+            os.dup2(null, descriptor)
+
+    if null > 2:
         os.close(null)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+
+    return True
 
 
 def _buffer_by_line() -> None:

@@ -2,7 +2,7 @@
 """The messages between the node and this worker, and how packets are cut from a stream.
 
 Pure: no descriptors, no loop. `docs/protocol.md` explains each message; the Erlang twin
-    of this module is `hornbeam_protocol.erl`.
+of this module is `hornbeam_protocol.erl`.
 
 What goes out is made by one function a message and comes back as the encoded message,
 to be put into a batch. What comes in is a tuple headed by one of the atoms below;
@@ -11,6 +11,7 @@ to be put into a batch. What comes in is a tuple headed by one of the atoms belo
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
@@ -36,6 +37,7 @@ SHOWN_BYTES: Final = 64
 """How much of a packet that makes no sense is shown."""
 
 _LENGTH_BYTES: Final = 4
+_unpack_length: Final = struct.Struct(">I").unpack_from
 
 # Heads of the node's messages.
 CONFIGURE: Final = Atom("configure")
@@ -139,18 +141,19 @@ class PacketSplitter:
 
         packets = []
         begin = 0
+        size = len(data)
 
-        while True:
+        while size - begin >= _LENGTH_BYTES:
             start = begin + _LENGTH_BYTES
-            end = start + int.from_bytes(data[begin:start], "big")
+            end = start + _unpack_length(data, begin)[0]
 
-            if end > len(data) or start > len(data):
+            if end > size:
                 break
 
             packets.append(data[start:end])
             begin = end
 
-        if begin < len(data):
+        if begin < size:
             self._keep(data[begin:])
 
         return packets
@@ -304,8 +307,8 @@ def credit(request_id: int, taken_bytes: int) -> bytes:
     return encode_message((_CREDIT, request_id, taken_bytes))
 
 
-def waiting(request_id: int) -> bytes:
-    return encode_message((_WAITING, request_id))
+def waiting(request_id: int, received_bytes: int) -> bytes:
+    return encode_message((_WAITING, request_id, received_bytes))
 
 
 def done(request_id: int) -> bytes:

@@ -43,7 +43,7 @@ class ScopeFactory:
         """
         try:
             return self._make(*fields)  # type: ignore[misc]
-        except (TypeError, ValueError, AttributeError) as exc:
+        except (TypeError, ValueError, AttributeError, LookupError) as exc:
             raise ProtocolError(f"the scope of a request: {exc}", repr(fields)) from exc
 
     def _make(
@@ -74,9 +74,10 @@ class ScopeFactory:
             "query_string": query_string,
             "root_path": self._root_path,
             "headers": headers,
-            "client": client and (client[0].decode(), client[1]),
-            "server": server
-            and (text(server[0]) or self._decode(server[0]), server[1]),
+            "client": None if client is None else (client[0].decode(), client[1]),
+            "server": None
+            if server is None
+            else (text(server[0]) or self._decode(server[0]), server[1]),
             "extensions": {
                 "http.response.trailers": {},
                 "http.response.early_hint": {},

@@ -122,7 +122,7 @@ class FrozenMap(Frozen, Mapping[object, object]):
     _hash: int
 
     def __init__(
-        self, entries: Mapping[object, object] | Iterable[tuple[object, object]] = ()
+        self, entries: Mapping[Any, object] | Iterable[tuple[object, object]] = ()
     ) -> None:
         kept = dict(entries)
         self._fill(entries=kept, _hash=hash((FrozenMap, frozenset(kept.items()))))

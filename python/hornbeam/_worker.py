@@ -17,7 +17,13 @@ from hornbeam._http import HttpSession
 from hornbeam._lifespan import Lifespan, Phase
 from hornbeam._loader import LoadError, enter_directory, extend_path, load_app
 from hornbeam._protocol import IncomingMessage, LogLevel, ProtocolError
-from hornbeam._runtime import LoopUnavailable, Runtime, Waiter, make_runtime
+from hornbeam._runtime import (
+    LoopUnavailable,
+    Runtime,
+    Timer,
+    Waiter,
+    make_runtime,
+)
 from hornbeam._scope import ScopeFactory
 from hornbeam._settings import Settings
 from hornbeam._terms import Atom
@@ -29,6 +35,9 @@ WRITE_DESCRIPTOR: Final = 4
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 64
+
+HELD_START_S: Final = 0.02
+"""How long the head of a response may wait for the first part of the body."""
 
 CANCEL_GRACE_S: Final = 1.0
 """How long cancelled requests may clean up before the lifespan is shut down."""
@@ -93,6 +102,7 @@ class _Worker:
         self._sessions: dict[int, HttpSession] = {}
         self._lifespan: Lifespan | None = None
         self._is_output_expected = False
+        self._held_timer: Timer | None = None
         # Set when the node asks for the end: seconds for running requests.
         self._shutdown_timeout_s: float | None = None
         self._shutdown_asked: Waiter
@@ -234,6 +244,22 @@ class _Worker:
     def log(self, level: LogLevel, text: str, request_id: int | None = None) -> None:
         """Write to the node's log."""
         self.post(protocol.log(level, text, request_id))
+
+    def note_held_start(self) -> None:
+        """Have heads that wait for their bodies go out alone soon.
+
+        One timer for all of them: most have gone with their bodies when it fires.
+        """
+        if self._held_timer is None:
+            self._held_timer = self.runtime.call_later(
+                HELD_START_S, self._send_held_starts
+            )
+
+    def _send_held_starts(self) -> None:
+        self._held_timer = None
+
+        for session in self._sessions.values():
+            session.send_held_start()
 
     def forget(self, request_id: int) -> None:
         """Take note that a request is over."""

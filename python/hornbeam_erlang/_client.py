@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from hornbeam import _bridge, _terms
-from hornbeam._channel import CallFailed
+from hornbeam._bridge import CallFailed
 from hornbeam._errors import (
     EncodeError,
     FunctionNotFound,

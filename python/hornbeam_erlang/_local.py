@@ -13,11 +13,13 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 
 from hornbeam import _protocol as protocol
-from hornbeam._channel import CallFailed
-from hornbeam._etf import decode, encode
+from hornbeam._bridge import CallFailed
+from hornbeam._etf import decode, decode_packet, encode, encode_message, pack_batch
 from hornbeam._terms import Atom
 
 __all__ = ("LocalNode", "node")
+
+_LENGTH_BYTES: Final = 4
 
 
 class LocalNode:
@@ -104,26 +106,22 @@ class LocalNode:
 def _identify(key: object) -> Hashable:
     """Return something equal and hashable for all keys that are one term in Erlang.
 
-    str and bytes are both binaries there, 1 and 1.0 are two keys, and the order of a
-    map's entries says nothing.
+    str and bytes are both binaries there, True is the atom `true`, 1 and 1.0 are two
+    keys, and the order of a map's entries says nothing.
     """
-    if isinstance(key, str):
-        return key.encode()
+    packet = pack_batch([encode_message((key,))])
+    return _freeze(decode_packet(packet[_LENGTH_BYTES:]))
 
-    if isinstance(key, bytes | bytearray | memoryview):
-        return bytes(key)
 
-    if isinstance(key, list | tuple):
-        return (type(key).__name__, *map(_identify, key))
+def _freeze(term: object) -> Hashable:
+    if isinstance(term, list | tuple):
+        return (type(term).__name__, *map(_freeze, term))
 
-    if isinstance(key, dict):
-        return frozenset(
-            (_identify(name), _identify(value)) for name, value in key.items()
-        )
+    if isinstance(term, dict):
+        return frozenset((_freeze(key), _freeze(value)) for key, value in term.items())
 
-    # 1, 1.0 and True are equal in Python; 0.0 and -0.0 as well, which Erlang tells
-    # apart from OTP 27 on.
-    return (type(key).__name__, repr(key))
+    # With the type, as 1, 1.0 and True are equal in Python.
+    return (type(term).__name__, term)
 
 
 node: Final = LocalNode()

@@ -22,9 +22,18 @@ _server_numbers = count(1)
 
 
 @contextmanager
-def serving(node: Node, app: str, options: str = "#{}") -> Iterator[str]:
-    """Serve an application of `apps`, with a server's name of its own; gives the URL."""
-    name = f"e2e_{next(_server_numbers)}"
+def serving(
+    node: Node, app: str, options: str = "#{}", *, name: str | None = None
+) -> Iterator[str]:
+    """Serve an application of `apps`; gives the URL.
+
+    Args:
+        node: where.
+        app: `module:attribute`.
+        options: text of an Erlang map, on top of the defaults of `Node.start_server`.
+        name: of the server; one of its own where not given.
+    """
+    name = name or f"e2e_{next(_server_numbers)}"
     url = node.start_server(
         f"e2e.apps.{app}", options, name=name, app_dir=E2E_DIR.parent
     )

@@ -202,9 +202,7 @@ def test_head(client: httpx.Client) -> None:
     ("method", "path", "status"),
     [("GET", "/not-modified", 304), ("DELETE", "/items/1", 204)],
 )
-def test_no_content(
-    client: httpx.Client, method: str, path: str, status: int
-) -> None:
+def test_no_content(client: httpx.Client, method: str, path: str, status: int) -> None:
     """Neither body nor framing of one, and the connection goes on."""
     for _ in range(2):
         response = client.request(method, path)
@@ -301,14 +299,11 @@ def test_unhandled_exception(client: httpx.Client, node: Node) -> None:
     assert (response.status_code, response.text) == (500, "Internal Server Error")
 
     report = node.wait_for_output(
-        rf"(?s)Traceback \(most recent call last\).{{1,20000}}?"
+        rf"request \d+: GET /broken/{mark}: (?s:.{{1,30000}}?)"
         rf"RuntimeError: broken on purpose: {mark}"
     )
+    assert "Traceback (most recent call last):" in report[0]
     assert "fastapi_app.py" in report[0]
-    node.wait_for_output(
-        rf"request[_ ](?:id[:= ]+)?\d+(?s:.{{1,20000}}?){mark}"
-        rf"|{mark}(?s:.{{1,200}}?)request_id[:= ]+\d+"
-    )
     assert client.get("/text").text == "some text"
 
 

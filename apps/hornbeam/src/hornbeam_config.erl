@@ -24,7 +24,8 @@
     app := binary(),
     %% `module:attribute'.
     bind := [hornbeam_bind:address(), ...],
-    %% Addresses to listen on. Default "127.0.0.1:8000".
+    %% Addresses to listen on: "ip:port", "[v6]:port", "host:port", ":port" (all of IPv4) or
+    %% "unix:/path". Default "127.0.0.1:8000".
     worker_class := asgi | wsgi | auto,
     %% The interface of the application; `auto', the default, looks at the callable.
     workers := 1..1024,
@@ -66,7 +67,7 @@
     max_request_line_size := 64..1048576,
     %% Bytes. Default 8190.
     max_header_size := 64..1048576,
-    %% Bytes of one header. Default 16384.
+    %% Bytes of all headers of a request. Default 16384.
     max_headers := 1..10000,
     %% Headers of a request. Default 100.
     max_connections := pos_integer() | infinity,

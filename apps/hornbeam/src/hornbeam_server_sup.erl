@@ -10,26 +10,28 @@
 -behaviour(supervisor).
 
 %% API
--export([start_link/3]).
+-export([start_link/4]).
 -export([child/2]).
 
 %% supervisor
 -export([init/1]).
 
--spec start_link(atom(), hornbeam_config:config(), file:filename()) ->
+-spec start_link(atom(), hornbeam_config:config(), file:filename(), hornbeam_listener:opened()) ->
     supervisor:startlink_ret().
-start_link(Name, Config, Python) ->
-    supervisor:start_link(?MODULE, {Name, Config, Python}).
+start_link(Name, Config, Python, Opened) ->
+    supervisor:start_link(?MODULE, {Name, Config, Python, Opened}).
 
+%% @doc The process of a child; exits like a call to it where it does not run at this moment.
 -spec child(pid(), module()) -> pid().
 child(Sup, Id) ->
-    {_, Pid, _, _} = lists:keyfind(Id, 1, supervisor:which_children(Sup)),
-    true = is_pid(Pid),
-    Pid.
+    case lists:keyfind(Id, 1, supervisor:which_children(Sup)) of
+        {_, Pid, _, _} when is_pid(Pid) -> Pid;
+        _ -> exit({noproc, {?MODULE, child, [Sup, Id]}})
+    end.
 
--spec init({atom(), hornbeam_config:config(), file:filename()}) ->
+-spec init({atom(), hornbeam_config:config(), file:filename(), hornbeam_listener:opened()}) ->
     {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
-init({Name, Config, Python}) ->
+init({Name, Config, Python, Opened}) ->
     Children = [
         #{id => hornbeam_workers_sup,
           start => {hornbeam_workers_sup, start_link, [Name, Config]},
@@ -39,7 +41,7 @@ init({Name, Config, Python}) ->
           start => {hornbeam_pool, start_link, [Name, Config, Python]},
           shutdown => infinity},
         #{id => hornbeam_listener,
-          start => {hornbeam_listener, start_link, [Name, Config]},
+          start => {hornbeam_listener, start_link, [Name, Config, Opened]},
           shutdown => infinity}
     ],
     {ok, {#{strategy => one_for_all, intensity => 10, period => 10}, Children}}.

@@ -23,7 +23,8 @@ start_link() ->
     {ok, pid()} | {error, already_started | term()}.
 start_server(Name, Config, Python) ->
     Spec = #{id => Name,
-             start => {hornbeam_server_sup, start_link, [Name, Config, Python]},
+             start => {hornbeam_server_sup, start_link,
+                       [Name, Config, Python, hornbeam_listener:new_opened(Config)]},
              type => supervisor, shutdown => infinity},
     case supervisor:start_child(?MODULE, Spec) of
         {ok, Pid} when is_pid(Pid) -> {ok, Pid};
@@ -33,14 +34,24 @@ start_server(Name, Config, Python) ->
     end.
 
 %% @doc End a server and forget it. Waits for its orderly end.
+%%
+%% What takes time is done in the server's own supervisor: other servers do not wait for it.
 -spec stop_server(atom()) -> ok | {error, not_found}.
 stop_server(Name) ->
+    _ = [end_child(Sup, Id) || Sup <- [server_sup(Name)], is_pid(Sup),
+                               Id <- [hornbeam_listener, hornbeam_pool]],
     case supervisor:terminate_child(?MODULE, Name) of
         ok ->
             _ = supervisor:delete_child(?MODULE, Name),
             ok;
         {error, not_found} ->
             {error, not_found}
+    end.
+
+%% Somebody else may have stopped the server meanwhile.
+end_child(Sup, Id) ->
+    try supervisor:terminate_child(Sup, Id)
+    catch exit:_ -> ok
     end.
 
 -spec server_sup(atom()) -> pid() | undefined.

@@ -13,11 +13,16 @@
 -spec start(hornbeam:name(), hornbeam_config:config(), file:filename()) ->
     ok | {error, hornbeam_error:reason()}.
 start(Name, Config, Python) ->
-    {Pid, Monitor} = spawn_monitor(fun() -> exit({outcome, run(Name, Config, Python)}) end),
+    Caller = self(),
+    Tag = make_ref(),
+    {Pid, Monitor} = spawn_monitor(fun() -> Caller ! {Tag, run(Name, Config, Python)} end),
     %% No timeout: each step below is bounded by the workers' own limits.
     receive
-        {'DOWN', Monitor, process, Pid, {outcome, Outcome}} -> Outcome;
-        {'DOWN', Monitor, process, Pid, Reason} -> error({start_failed, Reason})
+        {Tag, Outcome} ->
+            demonitor(Monitor, [flush]),
+            Outcome;
+        {'DOWN', Monitor, process, Pid, Reason} ->
+            error({start_failed, Reason})
     end.
 
 -spec info(hornbeam:name()) -> hornbeam:info() | undefined.
@@ -26,30 +31,39 @@ info(Name) ->
         undefined ->
             undefined;
         Sup ->
-            Pool = hornbeam_pool:info(hornbeam_server_sup:child(Sup, hornbeam_pool)),
-            Sockets = #{listeners := Listeners} =
-                hornbeam_listener:info(hornbeam_server_sup:child(Sup, hornbeam_listener)),
-            maps:merge(first(Listeners), maps:merge(Sockets, Pool#{name => Name}))
+            %% It may be stopped, or restart, at any moment.
+            try describe(Name, Sup)
+            catch exit:_ -> undefined
+            end
     end.
+
+describe(Name, Sup) ->
+    Pool = hornbeam_pool:info(hornbeam_server_sup:child(Sup, hornbeam_pool)),
+    Sockets = #{listeners := Listeners} =
+        hornbeam_listener:info(hornbeam_server_sup:child(Sup, hornbeam_listener)),
+    maps:merge(first(Listeners), maps:merge(Sockets, Pool#{name => Name})).
 
 run(Name, Config, Python) ->
     case hornbeam_servers_sup:start_server(Name, Config, Python) of
         {ok, Sup} ->
-            case open(Sup) of
+            case open(Name, Sup) of
                 ok ->
                     ok;
                 {error, Reason} ->
-                    ok = hornbeam_servers_sup:stop_server(Name),
+                    _ = hornbeam_servers_sup:stop_server(Name),
                     {error, Reason}
             end;
         {error, already_started} ->
             {error, {already_started, #{name => Name}}}
     end.
 
-open(Sup) ->
-    case hornbeam_pool:await_ready(hornbeam_server_sup:child(Sup, hornbeam_pool)) of
+open(Name, Sup) ->
+    try hornbeam_pool:await_ready(hornbeam_server_sup:child(Sup, hornbeam_pool)) of
         ok -> hornbeam_listener:open(hornbeam_server_sup:child(Sup, hornbeam_listener));
         {error, Reason} -> {error, Reason}
+    catch
+        %% Somebody has stopped it before it was up.
+        exit:_ -> {error, {not_started, #{name => Name}}}
     end.
 
 first([Listener | _]) -> Listener;

@@ -1,6 +1,9 @@
 %% SPDX-License-Identifier: Apache-2.0
 
 %% @private Root of the tree: services first, the servers that use them after.
+%%
+%% `one_for_one': the services' tables outlive their processes, so servers need not end with them;
+%% and servers are started by calls, which nobody would repeat.
 -module(hornbeam_sup).
 
 -behaviour(supervisor).
@@ -20,4 +23,4 @@ init([]) ->
     State = #{id => hornbeam_state, start => {hornbeam_state, start_link, []}},
     Servers = #{id => hornbeam_servers_sup, start => {hornbeam_servers_sup, start_link, []},
                 type => supervisor, shutdown => infinity},
-    {ok, {#{strategy => rest_for_one, intensity => 5, period => 10}, [State, Servers]}}.
+    {ok, {#{strategy => one_for_one, intensity => 5, period => 10}, [State, Servers]}}.

@@ -49,7 +49,9 @@ async def path(number: int, rest: str) -> dict[str, Any]:
 
 @app.get("/query")
 async def query(
-    q: str, limit: Annotated[int, Query(ge=1)] = 10, tag: Annotated[list[str], Query()] = []
+    q: str,
+    tag: Annotated[list[str], Query(default_factory=list)],
+    limit: Annotated[int, Query(ge=1)] = 10,
 ) -> dict[str, Any]:
     return {"q": q, "limit": limit, "tag": tag}
 

@@ -17,11 +17,15 @@
 -export([stream_began/1]).
 -export([stream_ended/1]).
 -export([activity/1]).
+-export([resume/1]).
 -export([cut/1]).
 -export([reset/1]).
 
 %% internal
 -export([init/4]).
+
+%% Cowboy's specification wants a PROXY header, where Cowboy itself passes `undefined' for none.
+-dialyzer({nowarn_function, [init/4, serve/4]}).
 
 -export_type([context/0, activity/0]).
 
@@ -32,7 +36,9 @@
     transport := module(),
     client := {binary(), inet:port_number()} | undefined,
     server := {binary(), inet:port_number() | undefined},
-    activity := activity()
+    activity := activity(),
+    %% Reads that Cowboy asks the socket for at once.
+    active_n := pos_integer()
 }.
 
 %% Fields of activity(): streams under way, streams so far, when the last one ended.
@@ -44,8 +50,9 @@
 start_link(Ref, Transport, Opts) ->
     {ok, proc_lib:spawn_link(?MODULE, init, [self(), Ref, Transport, Opts])}.
 
--spec init(pid(), ranch:ref(), module(), cowboy:opts()) -> ok.
-init(Parent, Ref, Transport, Opts = #{hornbeam := #{connections := Connections}}) ->
+-spec init(pid(), ranch:ref(), module(), cowboy:opts()) -> no_return().
+init(Parent, Ref, Transport, Opts) ->
+    #{hornbeam := #{connections := Connections}, active_n := ActiveN} = Opts,
     %% Cowboy's connection process supervises the processes of user-supplied handlers.
     process_flag(trap_exit, true),
     {ok, Socket} = ranch:handshake(Ref),
@@ -56,11 +63,11 @@ init(Parent, Ref, Transport, Opts = #{hornbeam := #{connections := Connections}}
         transport => Transport,
         client => client(Transport:peername(Socket)),
         server => server(Transport:sockname(Socket)),
-        activity => Activity
+        activity => Activity,
+        active_n => ActiveN
     },
     ok = hornbeam_reaper:register(Connections, Context),
-    cowboy_http:init(Parent, Ref, Socket, Transport, undefined,
-                     Opts#{hornbeam_connection => Context}).
+    serve(Parent, Ref, Context, Opts).
 
 %% @doc A request has begun on this connection.
 -spec stream_began(context()) -> ok.
@@ -81,6 +88,17 @@ activity(Activity) ->
     {atomics:get(Activity, ?STREAMS), atomics:get(Activity, ?TOTAL),
      atomics:get(Activity, ?IDLE_SINCE_MS)}.
 
+%% @doc Have the socket read again, behind Cowboy's back.
+%%
+%% When the last part of a request body comes out of the mailbox after Cowboy has stopped reading for
+%% want of credit, it takes the socket for active, ignores credit from then on and does not read the
+%% next request, nor see the client leave.
+-spec resume(context()) -> ok.
+resume(#{socket := Socket, transport := Transport, active_n := ActiveN}) ->
+    %% An error is one of the socket, of which Cowboy learns as well.
+    _ = Transport:setopts(Socket, [{active, ActiveN}]),
+    ok.
+
 %% @doc End the calling HTTP/1 connection without ending its response well.
 %%
 %% Cowboy's ways to end a stream complete the chunked body first. What remains is to let it see a
@@ -97,6 +115,39 @@ reset(Context = #{socket := Socket, transport := Transport}) ->
     _ = Transport:setopts(Socket, [{linger, {true, 0}}]),
     _ = Transport:close(Socket),
     cut(Context).
+
+%% Cowboy's parser takes a line that ends in LF alone for one that ends in CRLF, until it falls off
+%% its end: the client's fault, not one to fill the log with.
+serve(Parent, Ref, Context = #{socket := Socket, transport := Transport}, Opts) ->
+    try
+        cowboy_http:init(Parent, Ref, Socket, Transport, undefined,
+                         Opts#{hornbeam_connection => Context})
+    catch
+        error:Reason:Stack ->
+            case lists:any(fun is_parser/1, Stack) of
+                true -> refuse(Context, Opts);
+                false -> erlang:raise(error, Reason, Stack)
+            end
+    end.
+
+is_parser({cowboy_http, parse, _, _}) -> true;
+is_parser(_) -> false.
+
+%% Where responses are still due, this one would be taken for one of them; their workers learn that
+%% the client has gone when they look whether this process lives.
+-spec refuse(context(), cowboy:opts()) -> no_return().
+refuse(#{socket := Socket, transport := Transport, activity := Activity}, Opts) ->
+    #{hornbeam := Server} = Opts,
+    _ = case activity(Activity) of
+        {0, _, _} ->
+            {response, Status, Headers, Body} =
+                hornbeam_response:error(400, <<"the request could not be read">>, Server),
+            Lines = maps:to_list(Headers#{<<"connection">> => <<"close">>}),
+            Transport:send(Socket, [cow_http:response(Status, 'HTTP/1.1', Lines), Body]);
+        _ ->
+            ok
+    end,
+    exit({shutdown, malformed_request}).
 
 client({ok, {Ip, Port}}) when is_tuple(Ip) -> {ip_text(Ip), Port};
 %% A unix socket's client has no name.

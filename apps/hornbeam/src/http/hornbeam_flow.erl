@@ -13,6 +13,7 @@
 -export([received/2]).
 -export([credit/2]).
 -export([resume/1]).
+-export([is_stopped/1]).
 
 -export_type([flow/0]).
 
@@ -45,5 +46,13 @@ credit(Bytes, #flow{room = Room0, flow = Flow}) ->
 
 %% @doc What makes Cowboy read again, if it has stopped, to skip the rest of the body.
 -spec resume(flow()) -> [{flow, pos_integer()}].
-resume(#flow{flow = Flow}) when Flow =< 0 -> [{flow, 1}];
-resume(#flow{}) -> [].
+resume(Flow) ->
+    case is_stopped(Flow) of
+        true -> [{flow, 1}];
+        false -> []
+    end.
+
+%% @doc Whether Cowboy has stopped to read the socket.
+-spec is_stopped(flow()) -> boolean().
+is_stopped(#flow{flow = Flow}) ->
+    Flow =< 0.

@@ -13,7 +13,8 @@
 -include_lib("kernel/include/logger.hrl").
 
 %% API
--export([start_link/2]).
+-export([new_opened/1]).
+-export([start_link/3]).
 -export([open/1]).
 -export([info/1]).
 
@@ -25,9 +26,17 @@
 -export([handle_info/2]).
 -export([terminate/2]).
 
+-export_type([opened/0]).
+
+-type opened() :: atomics:atomics_ref().
+%% For each address of `bind' the port it was opened on (1 for a unix socket), 0 before that. Outlives
+%% the processes of the server: once it has been open it opens by itself after a restart, and has
+%% the ports again that the system chose.
+
 -record(state, {
     name :: atom(),
     config :: hornbeam_config:config(),
+    opened :: opened(),
     reaper :: pid(),
     connections :: hornbeam_reaper:table(),
     %% Ranch listeners that are open, with what `info' shows of each.
@@ -44,14 +53,19 @@
 %% keep the connection; beyond it the connection is closed.
 -define(MAX_SKIPPED_BYTES, 1048576).
 -define(MAX_HEADER_NAME_BYTES, 256).
+-define(LINE_BREAK_BYTES, 2).
 %% Poll for connections to be gone while draining.
 -define(DRAIN_POLL_MS, 20).
 
 %%% API
 
--spec start_link(atom(), hornbeam_config:config()) -> {ok, pid()} | {error, term()}.
-start_link(Name, Config) ->
-    gen_server:start_link(?MODULE, {Name, Config}, []).
+-spec new_opened(hornbeam_config:config()) -> opened().
+new_opened(#{bind := Addresses}) ->
+    atomics:new(length(Addresses), []).
+
+-spec start_link(atom(), hornbeam_config:config(), opened()) -> {ok, pid()} | {error, term()}.
+start_link(Name, Config, Opened) ->
+    gen_server:start_link(?MODULE, {Name, Config, Opened}, []).
 
 %% @doc Listen on all addresses of `bind', or on none: the first that cannot be had is the error.
 -spec open(pid()) -> ok | {error, hornbeam_error:reason()}.
@@ -64,20 +78,21 @@ info(Listener) ->
 
 %%% gen_server
 
--spec init({atom(), hornbeam_config:config()}) -> {ok, #state{}} | {ok, #state{}, {continue, reopen}}.
-init({Name, Config}) ->
+-spec init({atom(), hornbeam_config:config(), opened()}) ->
+    {ok, #state{}} | {ok, #state{}, {continue, reopen}}.
+init({Name, Config, Opened}) ->
     process_flag(trap_exit, true),
     logger:update_process_metadata(#{hornbeam_server => Name}),
-    {ok, Reaper} = hornbeam_reaper:start_link(Config),
-    State = #state{name = Name, config = Config, reaper = Reaper,
-                   connections = hornbeam_reaper:table(Reaper)},
+    Connections = hornbeam_reaper:new_table(),
+    {ok, Reaper} = hornbeam_reaper:start_link(Config, Connections),
+    State = #state{name = Name, config = Config, opened = Opened, reaper = Reaper,
+                   connections = Connections},
     %% Listeners of a predecessor that was killed: their connections belong to nobody.
-    case [Ref || {hornbeam, Owner, _} = Ref <- maps:keys(ranch:info()), Owner =:= Name] of
-        [] ->
-            {ok, State};
-        Stale ->
-            lists:foreach(fun ranch:stop_listener/1, Stale),
-            {ok, State, {continue, reopen}}
+    Stale = [Ref || {hornbeam, Owner, _} = Ref <- maps:keys(ranch:info()), Owner =:= Name],
+    lists:foreach(fun ranch:stop_listener/1, Stale),
+    case atomics:get(Opened, 1) of
+        0 -> {ok, State};
+        _ -> {ok, State, {continue, reopen}}
     end.
 
 -spec handle_continue(reopen, #state{}) -> {noreply, #state{}}.
@@ -94,8 +109,12 @@ handle_continue(reopen, State = #state{name = Name}) ->
 -spec handle_call(open | info, gen_server:from(), #state{}) -> {reply, term(), #state{}}.
 handle_call(open, _From, State0) ->
     case open_all(State0) of
-        {ok, State} -> {reply, ok, State};
-        {error, Reason} -> {reply, {error, Reason}, State0}
+        {ok, State} ->
+            lists:foreach(fun(Listener) -> remember_port(Listener, State) end,
+                          State#state.listeners),
+            {reply, ok, State};
+        {error, Reason} ->
+            {reply, {error, Reason}, State0}
     end;
 handle_call(info, _From, State = #state{listeners = Listeners, connections = Connections}) ->
     {reply, #{listeners => [shown(Listener) || Listener <- Listeners],
@@ -115,32 +134,47 @@ handle_info(reopen, State0) ->
             _ = erlang:send_after(?REOPEN_MS, self(), reopen),
             {noreply, State0}
     end;
+handle_info({'EXIT', Reaper, Reason}, State = #state{reaper = Reaper, config = Config}) ->
+    ?LOG_ERROR(#{what => reaper_down, reason => Reason}),
+    {ok, Successor} = hornbeam_reaper:start_link(Config, State#state.connections),
+    {noreply, State#state{reaper = Successor}};
 handle_info({'EXIT', _, normal}, State) ->
     {noreply, State};
 handle_info({'EXIT', _, Reason}, State) ->
     {stop, Reason, State}.
 
 -spec terminate(term(), #state{}) -> ok.
-terminate(_Reason, #state{listeners = Listeners, config = Config, connections = Connections}) ->
+terminate(_Reason, State = #state{listeners = Listeners, connections = Connections}) ->
     Refs = [Ref || {Ref, _} <- Listeners],
     _ = [ranch:suspend_listener(Ref) || Ref <- Refs],
-    #{shutdown_timeout := TimeoutMs} = Config,
-    drain(Connections, erlang:monotonic_time(millisecond) + TimeoutMs),
+    DeadlineMs = erlang:monotonic_time(millisecond) + drain_ms(State),
+    %% What is left of the time after the drain is for tasks that go on behind their responses.
+    ok = hornbeam_pool:stop_by(State#state.name, DeadlineMs),
+    drain(Connections, DeadlineMs),
     _ = [ranch:stop_listener(Ref) || Ref <- Refs],
-    _ = [remove_socket_file(Address) || {_, Address} <- Listeners],
-    ok.
+    lists:foreach(fun hornbeam_socket_file:remove/1, [Address || {_, Address} <- Listeners]).
 
 %%% Open
 
 open_all(State = #state{name = Name, config = #{bind := Addresses}}) ->
     Numbered = lists:zip(lists:seq(1, length(Addresses)), Addresses),
-    open_all([{{hornbeam, Name, N}, Address} || {N, Address} <- Numbered], [], State).
+    open_all([{{hornbeam, Name, N}, with_last_port(N, Address, State)} || {N, Address} <- Numbered],
+             [], State).
+
+with_last_port(N, Address = #{type := tcp, port := 0}, #state{opened = Opened}) ->
+    Address#{port := atomics:get(Opened, N)};
+with_last_port(_, Address, _) ->
+    Address.
+
+remember_port({{hornbeam, _, N} = Ref, #{type := tcp}}, #state{opened = Opened}) ->
+    ok = atomics:put(Opened, N, ranch:get_port(Ref));
+remember_port({{hornbeam, _, N}, #{type := unix}}, #state{opened = Opened}) ->
+    ok = atomics:put(Opened, N, 1).
 
 open_all([], Opened, State) ->
     {ok, State#state{listeners = lists:reverse(Opened)}};
 open_all([Listener = {Ref, Address} | Rest], Opened, State) ->
-    case ranch:start_listener(Ref, ranch_tcp, transport_opts(Address, State#state.config),
-                              hornbeam_connection, protocol_opts(State)) of
+    case start_listener(Ref, Address, State) of
         {ok, _} ->
             open_all(Rest, [Listener | Opened], State);
         {error, Reason} ->
@@ -148,10 +182,26 @@ open_all([Listener = {Ref, Address} | Rest], Opened, State) ->
             {error, bind_error(Reason, Address)}
     end.
 
+start_listener(Ref, Address, State = #state{config = Config}) ->
+    case hornbeam_socket_file:check_free(Address) of
+        ok ->
+            ranch:start_listener(Ref, ranch_tcp, transport_opts(Address, Config),
+                                 hornbeam_connection, protocol_opts(State));
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
 bind_error(eaddrinuse, #{text := Text}) ->
     {address_in_use, #{address => Text}};
+%% Ranch unwraps some of the reasons only.
+bind_error({{shutdown, {failed_to_start_child, _, {listen_error, _, Reason}}}, _}, Address) ->
+    bind_error(Reason, Address);
 bind_error(Reason, #{text := Text}) ->
-    {bind_failed, #{address => Text, message => list_to_binary(inet:format_error(Reason))}}.
+    Message = case is_atom(Reason) of
+        true -> inet:format_error(Reason);
+        false -> io_lib:format("~0tp", [Reason])
+    end,
+    {bind_failed, #{address => Text, message => unicode:characters_to_binary(Message)}}.
 
 transport_opts(Address, Config) ->
     #{max_connections := MaxConnections} = Config,
@@ -193,8 +243,10 @@ protocol_opts(#state{name = Name, config = Config, connections = Connections}) -
         max_keepalive => infinity,
         max_headers => MaxHeaders,
         max_header_name_length => ?MAX_HEADER_NAME_BYTES,
-        max_header_value_length => HeaderSize,
-        max_request_line_length => LineSize,
+        %% Cowboy counts the line break where it has read only half of it; hornbeam_scope counts
+        %% exactly.
+        max_header_value_length => HeaderSize + ?LINE_BREAK_BYTES,
+        max_request_line_length => LineSize + ?LINE_BREAK_BYTES,
         initial_stream_flow_size => Window,
         active_n => ?ACTIVE_READS,
         max_skip_body_length => ?MAX_SKIPPED_BYTES
@@ -219,7 +271,8 @@ stream_server(Name, Config, Connections) ->
         #{server_header := <<>>} -> undefined;
         #{server_header := Text} -> Text
     end,
-    Read#{name => Name, connections => Connections, server_header => Server}.
+    Read#{name => Name, connections => Connections, server_header => Server,
+          max_skipped => ?MAX_SKIPPED_BYTES}.
 
 %%% Info
 
@@ -231,6 +284,14 @@ shown({_, Address = #{path := Path}}) ->
     #{address => Path, port => undefined, url => hornbeam_bind:url(Address)}.
 
 %%% Drain
+
+%% Without the pool no response can come any more.
+drain_ms(#state{name = Name, config = #{shutdown_timeout := TimeoutMs}}) ->
+    Pid = hornbeam_pool:pool_pid(Name),
+    case is_pid(Pid) andalso is_process_alive(Pid) of
+        true -> TimeoutMs;
+        false -> 0
+    end.
 
 %% Every connection is told at once; new ones cannot come. One that was accepted a moment before the
 %% sockets were closed is told in the next round.
@@ -252,6 +313,3 @@ await_gone(Pids, Connections, DeadlineMs) ->
                     await_gone(Left, Connections, DeadlineMs)
             end
     end.
-
-remove_socket_file(#{type := unix, path := Path}) -> file:delete(Path);
-remove_socket_file(_) -> ok.

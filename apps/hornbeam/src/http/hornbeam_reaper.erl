@@ -13,9 +13,11 @@
 
 -behaviour(gen_server).
 
+-include_lib("kernel/include/logger.hrl").
+
 %% API
--export([start_link/1]).
--export([table/1]).
+-export([new_table/0]).
+-export([start_link/2]).
 -export([register/2]).
 -export([connections/1]).
 -export([finish_all/1]).
@@ -54,13 +56,14 @@
 
 %%% API
 
--spec start_link(hornbeam_config:config()) -> {ok, pid()} | {error, term()}.
-start_link(Config) ->
-    gen_server:start_link(?MODULE, Config, []).
+%% @doc The table belongs to its maker, the listener: connections outlive a reaper.
+-spec new_table() -> table().
+new_table() ->
+    ets:new(?MODULE, [public, {write_concurrency, true}]).
 
--spec table(pid()) -> table().
-table(Reaper) ->
-    gen_server:call(Reaper, table).
+-spec start_link(hornbeam_config:config(), table()) -> {ok, pid()} | {error, term()}.
+start_link(Config, Table) ->
+    gen_server:start_link(?MODULE, {Config, Table}, []).
 
 %% @doc Put the calling connection under watch.
 -spec register(table(), hornbeam_connection:context()) -> ok.
@@ -112,30 +115,32 @@ decide(Limits, {Total, Received0, HeadSinceMs0}, Observed = #{received := Receiv
 
 %%% gen_server
 
--spec init(hornbeam_config:config()) -> {ok, #state{}}.
-init(Config) ->
+-spec init({hornbeam_config:config(), table()}) -> {ok, #state{}}.
+init({Config, Table}) ->
     #{max_request_line_size := LineSize, max_header_size := HeaderSize} = Config,
     Limits = (maps:with([keepalive, header_timeout], Config))#{
         %% A pipelined request that follows a head in the same read counts as well: a margin.
         max_head => 2 * (LineSize + HeaderSize) + 65536
     },
-    Table = ets:new(?MODULE, [public, {write_concurrency, true}]),
     _ = erlang:start_timer(?SWEEP_MS, self(), sweep),
     {ok, #state{table = Table, limits = Limits}}.
 
--spec handle_call(table, gen_server:from(), #state{}) -> {reply, table(), #state{}}.
-handle_call(table, _From, State = #state{table = Table}) ->
-    {reply, Table, State}.
+-spec handle_call(term(), gen_server:from(), #state{}) -> no_return().
+handle_call(Request, _From, _State) ->
+    error({unexpected_call, Request}).
 
 -spec handle_cast(term(), #state{}) -> no_return().
 handle_cast(Request, _State) ->
     error({unexpected_cast, Request}).
 
--spec handle_info({timeout, reference(), sweep}, #state{}) -> {noreply, #state{}}.
+-spec handle_info(term(), #state{}) -> {noreply, #state{}}.
 handle_info({timeout, _, sweep}, State = #state{table = Table, limits = Limits}) ->
     NowMs = erlang:monotonic_time(millisecond),
     _ = [sweep(Row, NowMs, Table, Limits) || Row <- ets:tab2list(Table)],
     _ = erlang:start_timer(?SWEEP_MS, self(), sweep),
+    {noreply, State};
+handle_info(Message, State) ->
+    ?LOG_WARNING(#{what => unexpected_message, message => Message}),
     {noreply, State}.
 
 %%% Internal

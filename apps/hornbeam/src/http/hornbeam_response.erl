@@ -12,7 +12,9 @@
 -export([headers/3]).
 -export([trailers/1]).
 -export([whole/4]).
+-export([streamed/2]).
 -export([has_body/2]).
+-export([status/1]).
 -export([error/3]).
 
 -export_type([defaults/0]).
@@ -33,7 +35,7 @@ trailers(Headers) ->
 %% @doc The command for a response that is there as a whole. Content-Length is added where it
 %% belongs (RFC 9110 8.6), the body taken away where there can be none.
 -spec whole(Status, cowboy:http_headers(), Body :: binary(), Method :: binary()) ->
-    {response, Status, cowboy:http_headers(), binary()} when Status :: 100..999.
+    {response, cowboy:http_status(), cowboy:http_headers(), binary()} when Status :: 100..999.
 whole(204, Headers, _Body, _Method) ->
     {response, 204, maps:remove(<<"content-length">>, Headers), <<>>};
 whole(304, Headers, _Body, _Method) ->
@@ -41,12 +43,19 @@ whole(304, Headers, _Body, _Method) ->
 whole(Status, Headers, Body, Method) ->
     WithLength = case Headers of
         #{<<"content-length">> := _} -> Headers;
+        %% What GET would have is not known.
+        #{} when Method =:= <<"HEAD">>, Body =:= <<>> -> Headers;
         #{} -> Headers#{<<"content-length">> => integer_to_binary(byte_size(Body))}
     end,
     case has_body(Status, Method) of
-        true -> {response, Status, WithLength, Body};
-        false -> {response, Status, WithLength, <<>>}
+        true -> {response, status(Status), WithLength, Body};
+        false -> {response, status(Status), WithLength, <<>>}
     end.
+
+%% @doc The headers of a response whose body comes in parts: 204 has no Content-Length.
+-spec streamed(Status :: 100..999, cowboy:http_headers()) -> cowboy:http_headers().
+streamed(204, Headers) -> maps:remove(<<"content-length">>, Headers);
+streamed(_, Headers) -> Headers.
 
 %% @doc Whether a response of this status to this method has a body (RFC 9112 6.3).
 -spec has_body(Status :: 100..999, Method :: binary()) -> boolean().
@@ -54,6 +63,18 @@ has_body(_, <<"HEAD">>) -> false;
 has_body(204, _) -> false;
 has_body(304, _) -> false;
 has_body(_, _) -> true.
+
+%% @doc A status as Cowboy takes it: cowlib has no text for numbers that nobody has registered, and
+%% falls over them. The text may be empty, the space before it not (RFC 9112 4).
+-spec status(100..999) -> cowboy:http_status().
+status(Status) when Status =< 103; Status >= 200, Status =< 208; Status >= 300, Status =< 308;
+        Status >= 400, Status =< 418; Status >= 500, Status =< 508 ->
+    Status;
+status(Status) ->
+    case lists:member(Status, [226, 421, 422, 423, 424, 425, 426, 428, 429, 431, 451, 510, 511]) of
+        true -> Status;
+        false -> <<(integer_to_binary(Status))/binary, " ">>
+    end.
 
 %% @doc A plain answer of the server itself.
 -spec error(Status :: 400..599, Text :: binary(), defaults()) ->

@@ -66,8 +66,16 @@ version('HTTP/2') -> <<"2">>.
 headers(#{headers := Headers, has_body := true, body_length := undefined, version := Version})
         when Version =/= 'HTTP/2' ->
     maps:to_list(Headers#{<<"transfer-encoding">> => <<"chunked">>});
+%% HTTP/2 has it in the pseudo-header that Cowboy has taken apart (RFC 9113 8.3.1; ASGI wants it).
+headers(Req = #{headers := Headers, version := 'HTTP/2'}) when not is_map_key(<<"host">>, Headers) ->
+    maps:to_list(Headers#{<<"host">> => authority(Req)});
 headers(#{headers := Headers}) ->
     maps:to_list(Headers).
+
+authority(#{scheme := <<"http">>, host := Host, port := 80}) -> Host;
+authority(#{scheme := <<"https">>, host := Host, port := 443}) -> Host;
+authority(#{host := Host, port := Port}) ->
+    <<Host/binary, $:, (integer_to_binary(Port))/binary>>.
 
 check_version(#{version := Version}, #{http_version := Versions}) ->
     %% HTTP/1.0 is part of 'HTTP/1.1': a server of the one answers the other (RFC 9110 2.5).
@@ -154,6 +162,9 @@ check_host(_) ->
 
 check_framing(#{version := 'HTTP/1.0', has_body := true, body_length := undefined}, _) ->
     {400, <<"Transfer-Encoding in an HTTP/1.0 request">>};
+%% `00': to Cowboy a body of no bytes that is never complete.
+check_framing(#{has_body := true, body_length := 0}, _) ->
+    {400, <<"Content-Length begins with zeros">>};
 check_framing(#{headers := #{<<"content-length">> := Length}} = Req, Limits) ->
     case is_digits(Length) of
         true -> check_body_length(Req, Limits);

@@ -9,6 +9,8 @@
 %% <li>`queued': no worker had a place; the pool says when to try again, or that time is up.</li>
 %% <li>`dispatched': a worker has it; no response yet.</li>
 %% <li>`started': the response has begun and goes on.</li>
+%% <li>`skipping': the response is complete, the rest of the request's body is read and dropped so
+%%   that the next request can come.</li>
 %% <li>`over': nothing more will be sent; what still comes is ignored.</li>
 %% </ul>
 %%
@@ -47,6 +49,7 @@
     max_header_size := pos_integer(),
     http_version := [atom()],
     window := pos_integer(),
+    max_skipped := non_neg_integer(),
     retry := boolean(),
     server_header := binary() | undefined,
     date_header := boolean()
@@ -55,12 +58,14 @@
 
 -record(stream, {
     id :: cowboy_stream:streamid(),
-    phase :: parked | queued | dispatched | started | over,
+    phase :: parked | queued | dispatched | started | skipping | over,
     server :: server(),
     connection :: hornbeam_connection:context(),
     method :: binary(),
     version :: cowboy:http_version(),
+    %% From when `timeout' and `queue_timeout' count; the latter anew when the worker has died.
     arrival_ms :: integer(),
+    queue_since_ms :: integer(),
     %% Kept until the response starts: a retry sends it again.
     scope :: hornbeam_protocol:scope() | undefined,
     request_id :: hornbeam_protocol:request_id() | undefined,
@@ -71,6 +76,8 @@
     %% Body parts that came before there was a worker for them, last first.
     held = [] :: [binary()],
     body_complete :: boolean(),
+    %% As Content-Length says; undefined for a chunked body.
+    body_length :: non_neg_integer() | undefined,
     body_bytes = 0 :: non_neg_integer(),
     flow :: hornbeam_flow:flow(),
     %% The timer, and what its message is known by: one that fires while it is being cancelled is
@@ -105,6 +112,7 @@ init(StreamId, Req, Opts) ->
     #{hornbeam := Server, hornbeam_connection := Connection} = Opts,
     case get(?DISTRUSTED) of
         true ->
+            _ = is_too_far_ahead(StreamId) andalso hornbeam_connection:cut(Connection),
             {[], refused};
         undefined ->
             hornbeam_connection:stream_began(Connection),
@@ -121,9 +129,14 @@ data(_StreamId, _IsFin, _Data, refused) ->
     {[], refused};
 data(_StreamId, _IsFin, _Data, Stream = #stream{phase = over}) ->
     {[], Stream};
+data(_StreamId, fin, _Data, Stream = #stream{phase = skipping}) ->
+    {[stop], stop_body_timer(Stream#stream{phase = over})};
+data(_StreamId, nofin, _Data, Stream = #stream{phase = skipping}) ->
+    {[], start_body_timer(Stream)};
 data(_StreamId, IsFin, Data, Stream0) ->
     #stream{body_bytes = Bytes0, server = #{max_body := MaxBody}, flow = Flow} = Stream0,
     Bytes = Bytes0 + byte_size(Data),
+    _ = IsFin =:= fin andalso hornbeam_flow:is_stopped(Flow) andalso resume(Stream0),
     Stream = Stream0#stream{body_bytes = Bytes,
                             body_complete = IsFin =:= fin,
                             expects_continue = false,
@@ -139,10 +152,26 @@ info(_StreamId, _Message, refused) ->
 %% Cowboy wants to complete a response that was broken off: it must not look complete.
 info(_StreamId, {data, fin, <<>>}, Stream) ->
     {[], Stream};
-info(_StreamId, {response, _, _, _} = Response, Stream) ->
-    {[Response], Stream};
+%% Nor is its own answer, to a body that makes no sense or a fault of ours, like the others.
+info(_StreamId, {response, Status, _, _}, Stream = #stream{server = Server, method = Method}) ->
+    {response, _, Headers, Body} =
+        hornbeam_response:error(Status, <<"the request could not be handled">>, Server),
+    Closing = Headers#{<<"connection">> => <<"close">>},
+    {[hornbeam_response:whole(Status, Closing, Body, Method)], Stream};
+info(_StreamId, {body_timeout, Name}, Stream = #stream{phase = skipping, body_timer = {_, Name}}) ->
+    cut(Stream#stream{phase = over, body_timer = undefined});
+info(_StreamId, _Message, Stream = #stream{phase = Phase})
+        when Phase =:= skipping; Phase =:= over ->
+    {[], Stream};
+%% `Upgrade: h2c': the request came by HTTP/1.1, its answer goes by HTTP/2, and so does what follows.
+info(_StreamId, {switch_protocol, _, _, _} = Switch, Stream) ->
+    _ = erase(?CURRENT),
+    _ = erase(?DISTRUSTED),
+    {[Switch], Stream#stream{version = 'HTTP/2', close = false}};
 info(_StreamId, unpark, Stream = #stream{phase = parked}) ->
-    dispatch(new, Stream);
+    %% The time behind others does not count: it is not this request's.
+    NowMs = erlang:monotonic_time(millisecond),
+    dispatch(new, Stream#stream{arrival_ms = NowMs, queue_since_ms = NowMs});
 info(_StreamId, {pool, retry}, Stream = #stream{phase = queued}) ->
     dispatch(queued, Stream);
 info(_StreamId, {pool, timeout}, Stream = #stream{phase = queued}) ->
@@ -176,20 +205,28 @@ terminate(StreamId, _Reason, Stream) ->
                   Response, cowboy:opts()) -> Response
     when Response :: cowboy_stream:resp_command().
 early_error(_StreamId, Reason, _PartialReq, {response, Status, Headers, _}, Opts) ->
-    #{hornbeam := Server} = Opts,
+    #{hornbeam := Server, hornbeam_connection := Connection} = Opts,
+    %% Cowboy writes the answer at once: into the response that is under way, or as that to an
+    %% earlier request. It must not get there.
+    _ = get(?CURRENT) =/= undefined andalso hornbeam_connection:reset(Connection),
     {response, _, Defaults, Body} = hornbeam_response:error(Status, early_text(Reason), Server),
     {response, Status, maps:merge(Defaults, maps:remove(<<"content-length">>, Headers)), Body}.
+
+resume(#stream{version = 'HTTP/2'}) -> ok;
+resume(#stream{connection = Connection}) -> hornbeam_connection:resume(Connection).
 
 %%% Admission
 
 new(StreamId, Req, Server = #{window := Window}, Connection) ->
-    #{method := Method, version := Version, has_body := HasBody} = Req,
+    #{method := Method, version := Version, has_body := HasBody, body_length := Length} = Req,
+    NowMs = erlang:monotonic_time(millisecond),
     #stream{
         id = StreamId, phase = parked, server = Server, connection = Connection,
         method = Method, version = Version,
-        arrival_ms = erlang:monotonic_time(millisecond),
+        arrival_ms = NowMs, queue_since_ms = NowMs,
         expects_continue = HasBody andalso expects_continue(Req),
         body_complete = not HasBody,
+        body_length = Length,
         flow = hornbeam_flow:new(Window),
         close = is_chunked_http1(Req)
     }.
@@ -199,18 +236,27 @@ admit(Stream0 = #stream{close = Close}, Req) ->
     _ = Close andalso put(?DISTRUSTED, true),
     #stream{id = StreamId, connection = #{client := Client, server := Address}} = Stream0,
     Stream = Stream0#stream{scope = hornbeam_scope:new(Req, Client, Address)},
-    case {Stream#stream.version, get(?CURRENT)} of
-        {'HTTP/2', _} ->
+    case Stream#stream.version =:= 'HTTP/2' orelse get(?CURRENT) of
+        true ->
             dispatch(new, Stream);
-        {_, undefined} ->
+        undefined ->
             put(?CURRENT, StreamId),
             dispatch(new, Stream);
-        {_, Current} when StreamId - Current > ?MAX_PIPELINED ->
-            hornbeam_connection:cut(Stream#stream.connection),
-            {[], Stream#stream{phase = over}};
-        {_, _} ->
-            put(?LAST_PARKED, StreamId),
-            {[], Stream#stream{phase = parked}}
+        _ ->
+            park(is_too_far_ahead(StreamId), Stream)
+    end.
+
+park(true, Stream) ->
+    hornbeam_connection:cut(Stream#stream.connection),
+    {[], Stream#stream{phase = over}};
+park(false, Stream) ->
+    put(?LAST_PARKED, Stream#stream.id),
+    {[], Stream#stream{phase = parked}}.
+
+is_too_far_ahead(StreamId) ->
+    case get(?CURRENT) of
+        undefined -> false;
+        Current -> StreamId - Current > ?MAX_PIPELINED
     end.
 
 expects_continue(#{version := 'HTTP/1.0'}) -> false;
@@ -269,8 +315,9 @@ dispatch_to(Worker = {Pid, Writer, Routes, Load}, Turn, Stream) ->
             enqueue(Turn, Stream)
     end.
 
-enqueue(Turn, Stream = #stream{id = StreamId, arrival_ms = ArrivalMs, server = #{name := Name}}) ->
-    case hornbeam_pool:enqueue(Name, {self(), StreamId}, ArrivalMs, Turn) of
+enqueue(Turn, Stream = #stream{id = StreamId, queue_since_ms = SinceMs, server = Server}) ->
+    #{name := Name} = Server,
+    case hornbeam_pool:enqueue(Name, {self(), StreamId}, SinceMs, Turn) of
         ok -> {[], Stream#stream{phase = queued}};
         full -> overloaded(Stream);
         down -> overloaded(Stream)
@@ -299,28 +346,33 @@ from_worker({response, _, Status, Headers, Body}, Stream = #stream{phase = dispa
     finish([Command], Stream);
 from_worker({start, _, Status, Headers, Body}, Stream0 = #stream{phase = dispatched}) ->
     #stream{method = Method} = Stream0,
-    Map = response_headers(Headers, Stream0),
+    Map = hornbeam_response:streamed(Status, response_headers(Headers, Stream0)),
     Stream = Stream0#stream{
         phase = started, scope = undefined,
         bodiless = not hornbeam_response:has_body(Status, Method),
         close_delimited = is_close_delimited(Map, Stream0)
     },
     {Commands, Sent} = body(nofin, Body, Stream),
-    {[{headers, Status, Map} | Commands], Sent};
+    {[{headers, hornbeam_response:status(Status), Map} | Commands], Sent};
 from_worker({data, _, Data}, Stream = #stream{phase = started}) ->
     body(nofin, Data, Stream);
 from_worker({last, _, Data}, Stream = #stream{phase = started}) ->
     {Commands, Sent} = body(fin, Data, Stream),
     finish(Commands, Sent);
+from_worker({trailers, _, _}, Stream = #stream{phase = started, bodiless = true}) ->
+    finish([{data, fin, <<>>}], Stream);
 from_worker({trailers, _, Headers}, Stream = #stream{phase = started}) ->
     finish([{trailers, hornbeam_response:trailers(Headers)}], Stream);
 from_worker({inform, _, Status, Headers}, Stream = #stream{phase = dispatched}) ->
-    {[{inform, Status, hornbeam_response:trailers(Headers)}], Stream};
+    {[{inform, hornbeam_response:status(Status), hornbeam_response:trailers(Headers)}], Stream};
 from_worker({credit, _, Bytes}, Stream = #stream{flow = Flow0}) ->
     {Commands, Flow} = hornbeam_flow:credit(Bytes, Flow0),
     {Commands, Stream#stream{flow = Flow}};
-from_worker({waiting, _}, Stream) ->
+from_worker({waiting, _, Received}, Stream = #stream{body_bytes = Received}) ->
     waiting(Stream);
+%% More was on its way to the worker than it had when it said so.
+from_worker({waiting, _, _}, Stream) ->
+    {[], Stream};
 from_worker({abort, _}, Stream) ->
     fail(500, <<"Internal Server Error">>, Stream);
 from_worker({timeout, _}, Stream) ->
@@ -370,14 +422,13 @@ acknowledge(Bytes, Stream) ->
     tell_worker({ack, Stream#stream.request_id, Bytes}, Stream).
 
 %% The application waits for body: the client is told to send, and has `body_timeout' to do so.
+%% After the head of the final response it is too late to tell.
 waiting(Stream = #stream{body_complete = true}) ->
     {[], Stream};
-waiting(Stream0 = #stream{expects_continue = ExpectsContinue}) ->
-    Stream = start_body_timer(Stream0#stream{expects_continue = false}),
-    case ExpectsContinue of
-        true -> {[{inform, 100, #{}}], Stream};
-        false -> {[], Stream}
-    end.
+waiting(Stream = #stream{expects_continue = true, phase = dispatched}) ->
+    {[{inform, 100, #{}}], start_body_timer(Stream#stream{expects_continue = false})};
+waiting(Stream) ->
+    {[], start_body_timer(Stream)}.
 
 start_body_timer(Stream = #stream{server = #{body_timeout := infinity}}) ->
     Stream;
@@ -395,7 +446,8 @@ stop_body_timer(Stream = #stream{body_timer = {Timer, _}}) ->
 
 worker_down(Stream = #stream{phase = dispatched, scope = Scope}) when Scope =/= undefined ->
     %% The route went with the worker.
-    dispatch(queued, Stream#stream{retried = true, worker = undefined, request_id = undefined});
+    dispatch(queued, Stream#stream{retried = true, worker = undefined, request_id = undefined,
+                                   queue_since_ms = erlang:monotonic_time(millisecond)});
 worker_down(Stream) ->
     fail(502, <<"the worker that served this request has ended">>,
          Stream#stream{worker = undefined}).
@@ -424,14 +476,27 @@ leave(Stream = #stream{worker = {_, _, Routes, _}, request_id = Id, phase = Phas
 %%% Ends
 
 %% A response that ends well.
-finish(Commands, Stream = #stream{flow = Flow, body_complete = Complete}) ->
-    Resume = case Complete of
-        true -> [];
-        %% Cowboy skips what remains of the body, but does not wake a socket that it had put to
-        %% sleep for want of credit.
-        false -> hornbeam_flow:resume(Flow)
-    end,
-    {Commands ++ Resume ++ [stop], Stream#stream{phase = over}}.
+finish(Commands, Stream = #stream{body_complete = true}) ->
+    {Commands ++ [stop], Stream#stream{phase = over}};
+finish(Commands, Stream = #stream{flow = Flow}) ->
+    case may_skip(Stream) of
+        true ->
+            %% Not left to Cowboy, which does not look at what it has read behind the body.
+            #stream{server = #{max_skipped := MaxSkipped}} = Stream,
+            Left = leave(Stream#stream{phase = over}),
+            {Commands ++ [{flow, MaxSkipped}],
+             start_body_timer(Left#stream{phase = skipping})};
+        false ->
+            %% Where Cowboy waits for credit it would not see the client leave.
+            {Commands ++ hornbeam_flow:resume(Flow) ++ [stop], Stream#stream{phase = over}}
+    end.
+
+%% Whether the connection can go on behind the rest of the body.
+may_skip(#stream{version = 'HTTP/2'}) -> false;
+may_skip(#stream{close = true}) -> false;
+may_skip(#stream{expects_continue = true}) -> false;
+may_skip(#stream{body_length = Length, body_bytes = Bytes, server = #{max_skipped := Max}}) ->
+    is_integer(Length) andalso Length - Bytes =< Max.
 
 %% A response that cannot be: an error where nothing has been sent, a cut where something has.
 fail(Status, Text, Stream = #stream{phase = started}) ->
@@ -464,12 +529,13 @@ refuse(Status, Text, Stream = #stream{server = Server}) ->
 %% An answer of the server itself. The connection ends with it where the request was at fault or
 %% its body is not all there.
 answer({response, Status, Headers0, Body}, Stream) ->
-    #stream{method = Method, close = Close, body_complete = Complete} = Stream,
-    Headers = case Close orelse not Complete orelse ends_connection(Status) of
+    #stream{method = Method, close = Close0, body_complete = Complete} = Stream,
+    Close = Close0 orelse not Complete orelse ends_connection(Status),
+    Headers = case Close of
         true -> Headers0#{<<"connection">> => <<"close">>};
         false -> Headers0
     end,
-    finish([hornbeam_response:whole(Status, Headers, Body, Method)], Stream).
+    finish([hornbeam_response:whole(Status, Headers, Body, Method)], Stream#stream{close = Close}).
 
 ends_connection(Status) ->
     Status =:= 400 orelse Status =:= 408 orelse Status =:= 413 orelse Status =:= 414

@@ -14,6 +14,8 @@
 
 -behaviour(gen_server).
 
+-include_lib("kernel/include/logger.hrl").
+
 %% API
 -export([get/1]).
 -export([get/2]).
@@ -150,6 +152,9 @@ handle_cast(Request, _State) ->
 handle_info({timeout, _, sweep}, State) ->
     _ = ets:select_delete(?TABLE, [{{'_', '_', '$1'}, [{'=<', '$1', now_ms()}], [true]}]),
     _ = erlang:start_timer(?SWEEP_MS, self(), sweep),
+    {noreply, State};
+handle_info(Message, State) ->
+    ?LOG_WARNING(#{what => unexpected_message, message => Message}),
     {noreply, State}.
 
 %%% Internal

@@ -26,9 +26,14 @@
 -export([leave_queue/2]).
 -export([release/2]).
 -export([release/3]).
+-export([worker_started/4]).
 -export([worker_ready/4]).
 -export([await_ready/1]).
+-export([stop_by/2]).
 -export([info/1]).
+
+%% internal
+-export([backoff_ms/1]).
 
 %% gen_server
 -export([init/1]).
@@ -53,7 +58,7 @@
 
 -opaque waiting() :: atomics:atomics_ref().
 %% How many requests are in the queue or on their way into it, and how many may be: read without
-%% asking the pool.
+%% asking the pool. And when the pool is to have stopped, once it is stopping.
 
 -type turn() :: new | queued.
 %% Whether a request has just come, or was told by the pool that its turn has come.
@@ -65,6 +70,7 @@
     routes :: hornbeam_routes:routes() | undefined,
     load :: hornbeam_load:load() | undefined,
     writer :: pid() | undefined,
+    os_pid :: pos_integer() | undefined,
     ready_ms :: integer() | undefined,
     %% Ends in a row without having been up for ?STABLE_MS.
     failures = 0 :: non_neg_integer(),
@@ -92,6 +98,7 @@
 %% Fields of waiting().
 -define(WAITING, 1).
 -define(MAX_WAITING, 2).
+-define(STOP_BY_MS, 3).
 %% How often the queue is looked after while somebody is in it.
 -define(TICK_MS, 50).
 %% A worker that was ready this long has not failed at its start.
@@ -186,6 +193,11 @@ release(Pool, Load, Waiting) ->
         false -> ok
     end.
 
+%% @doc Told by a worker when its OS process is there, for the case that it is killed.
+-spec worker_started(pid(), pos_integer(), pid(), pos_integer() | undefined) -> ok.
+worker_started(Pool, WorkerId, Worker, OsPid) ->
+    gen_server:cast(Pool, {worker_started, WorkerId, Worker, OsPid}).
+
 %% @doc Told by a worker when it can take requests.
 -spec worker_ready(pid(), pos_integer(), pid(), pid()) -> ok.
 worker_ready(Pool, WorkerId, Worker, Writer) ->
@@ -196,6 +208,15 @@ worker_ready(Pool, WorkerId, Worker, Writer) ->
 -spec await_ready(pid()) -> ok | {error, hornbeam_error:reason()}.
 await_ready(Pool) ->
     gen_server:call(Pool, await_ready, infinity).
+
+%% @doc Say by when (monotonic milliseconds) running tasks have to end when the pool is stopped: the
+%% drain before that has had its share of `shutdown_timeout'.
+-spec stop_by(atom(), DeadlineMs :: integer()) -> ok.
+stop_by(Name, DeadlineMs) ->
+    case ets:lookup(?TABLE, Name) of
+        [{_, _, _, _, Waiting}] -> atomics:put(Waiting, ?STOP_BY_MS, DeadlineMs);
+        [] -> ok
+    end.
 
 -spec info(pid()) -> #{workers := [map()], queue := non_neg_integer(),
                        uptime_ms := non_neg_integer(), options := map()}.
@@ -211,13 +232,12 @@ info(Pool) ->
 init({Name, Config = #{max_queue := MaxQueue}, Python}) ->
     process_flag(trap_exit, true),
     logger:update_process_metadata(#{hornbeam_server => Name}),
-    Waiting = atomics:new(2, [{signed, true}]),
+    Waiting = atomics:new(3, [{signed, true}]),
     ok = atomics:put(Waiting, ?MAX_WAITING, MaxQueue),
     State = #state{name = Name, config = Config, python = Python, waiting = Waiting,
                    sup = ets:lookup_element(?TABLE, {workers_sup, Name}, 2),
                    started_ms = erlang:monotonic_time(millisecond)},
-    publish(State),
-    {ok, State, {continue, start_workers}}.
+    {ok, publish(State), {continue, start_workers}}.
 
 -spec handle_continue(start_workers, #state{}) -> {noreply, #state{}}.
 handle_continue(start_workers, State = #state{config = #{workers := Count}}) ->
@@ -238,6 +258,13 @@ handle_call(info, _From, State = #state{slots = Slots, queue = Queue}) ->
     {reply, {lists:sort(maps:to_list(Slots)), Info}, State}.
 
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
+handle_cast({worker_started, WorkerId, Pid, OsPid}, State = #state{slots = Slots}) ->
+    case Slots of
+        #{WorkerId := Slot = #slot{pid = Pid}} ->
+            {noreply, State#state{slots = Slots#{WorkerId := Slot#slot{os_pid = OsPid}}}};
+        #{} ->
+            {noreply, State}
+    end;
 handle_cast({worker_ready, WorkerId, Pid, Writer}, State = #state{slots = Slots}) ->
     case Slots of
         #{WorkerId := Slot = #slot{pid = Pid}} ->
@@ -278,16 +305,23 @@ handle_info(Message, State) ->
 %% The workers end here, side by side, rather than by their supervisor after this process: their
 %% tables belong to this one.
 -spec terminate(term(), #state{}) -> ok.
-terminate(_Reason, #state{name = Name, slots = Slots, config = Config}) ->
+terminate(_Reason, State = #state{name = Name, slots = Slots}) ->
     true = ets:delete(?TABLE, Name),
     true = ets:delete(?TABLE, {workers_sup, Name}),
-    #{shutdown_timeout := TimeoutMs} = Config,
-    Running = [{Monitor, Pid} || #slot{monitor = Monitor, pid = Pid} <- maps:values(Slots),
-                                 is_pid(Pid)],
-    _ = [hornbeam_worker:stop(Pid, TimeoutMs) || {_, Pid} <- Running],
-    %% No timeout: a worker bounds its own end, and this process's supervisor bounds this wait.
-    _ = [receive {{worker_down, _}, Monitor, process, _, _} -> ok end || {Monitor, _} <- Running],
-    ok.
+    TimeoutMs = stop_ms(State),
+    Running = [Slot || Slot = #slot{pid = Pid} <- maps:values(Slots), is_pid(Pid)],
+    _ = [hornbeam_worker:stop(Pid, TimeoutMs) || #slot{pid = Pid} <- Running],
+    lists:foreach(fun await_down/1, Running).
+
+stop_ms(#state{waiting = Waiting, config = #{shutdown_timeout := TimeoutMs}}) ->
+    case atomics:get(Waiting, ?STOP_BY_MS) of
+        0 -> TimeoutMs;
+        DeadlineMs -> max(0, DeadlineMs - erlang:monotonic_time(millisecond))
+    end.
+
+%% No timeout: a worker bounds its own end, and this process's supervisor bounds this wait.
+await_down(Slot = #slot{monitor = Monitor}) ->
+    receive {{worker_down, _}, Monitor, process, _, Reason} -> end_os_process(Slot, Reason) end.
 
 %%% Selection
 
@@ -348,12 +382,17 @@ start_worker(WorkerId, State = #state{slots = Slots, sup = Sup}) ->
 worker_down(WorkerId, Slot, Reason, State0 = #state{slots = Slots}) ->
     #slot{routes = Routes, load = Load} = Slot,
     hornbeam_load:close(Load),
+    end_os_process(Slot, Reason),
     State = publish(State0#state{slots = maps:remove(WorkerId, Slots)}),
     %% Whoever inserts a route from now on sees that the process is dead (see hornbeam_stream).
     _ = [Pid ! {{Pid, StreamId}, {worker_down, Id}}
          || {Id, {Pid, StreamId}} <- hornbeam_routes:take_all(Routes)],
     hornbeam_routes:delete(Routes),
     restart_later(WorkerId, Slot, Reason, State).
+
+%% A worker that was killed could not do that itself.
+end_os_process(#slot{os_pid = OsPid}, killed) when is_integer(OsPid) -> hornbeam_worker:kill(OsPid);
+end_os_process(_, _) -> ok.
 
 restart_later(WorkerId, Slot = #slot{failures = Failures0}, Reason, State0) ->
     Failures = case was_stable(Slot) of
@@ -364,7 +403,8 @@ restart_later(WorkerId, Slot = #slot{failures = Failures0}, Reason, State0) ->
     log_down(WorkerId, Reason, DelayMs),
     _ = erlang:start_timer(DelayMs, self(), {restart, WorkerId}),
     Waiting = Slot#slot{phase = backoff, pid = undefined, monitor = undefined, routes = undefined,
-                        load = undefined, writer = undefined, ready_ms = undefined,
+                        load = undefined, writer = undefined, os_pid = undefined,
+                        ready_ms = undefined,
                         failures = Failures, restarts = Slot#slot.restarts + 1,
                         last_reason = Reason},
     #state{slots = Slots} = State0,
@@ -374,8 +414,9 @@ was_stable(#slot{ready_ms = undefined}) -> false;
 was_stable(#slot{ready_ms = ReadyMs}) ->
     erlang:monotonic_time(millisecond) - ReadyMs >= ?STABLE_MS.
 
-%% The first failure in a row is answered at once, the second after 100 ms, 200 ms, .. 30 s, give
-%% or take a quarter, so that workers that fail together do not start together.
+%% @private The first failure in a row is answered at once, the second after 100 ms, 200 ms, .. 30 s,
+%% give or take a quarter, so that workers that fail together do not start together.
+-spec backoff_ms(Failures :: non_neg_integer()) -> non_neg_integer().
 backoff_ms(Failures) when Failures =< 1 ->
     0;
 backoff_ms(Failures) ->

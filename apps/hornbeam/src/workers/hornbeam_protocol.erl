@@ -52,8 +52,8 @@
   | {inform, request_id(), Status :: 100..199, headers()}
   | {data | last, request_id(), Data :: binary()}
   | {trailers, request_id(), headers()}
-  | {abort | waiting | done, request_id()}
-  | {credit, request_id(), Bytes :: non_neg_integer()}
+  | {abort | done, request_id()}
+  | {credit | waiting, request_id(), Bytes :: non_neg_integer()}
   | {call, call_id(), Function :: atom(), Args :: tuple()}
   | {cast, Function :: atom(), Args :: tuple()}.
 
@@ -78,7 +78,7 @@ encode(Message) ->
     Encoded.
 
 %% @doc One packet of encoded messages, in their order. The port adds the length.
--spec batch([encoded(), ...]) -> iodata().
+-spec batch([encoded(), ...]) -> iolist().
 batch(Messages) ->
     [<<?VERSION, ?LIST_EXT, (length(Messages)):32>>, Messages, ?NIL_EXT].
 
@@ -130,7 +130,7 @@ is_message({done, Id}) -> is_integer(Id);
 is_message({data, Id, Data}) -> is_integer(Id) andalso is_binary(Data);
 is_message({last, Id, Data}) -> is_integer(Id) andalso is_binary(Data);
 is_message({credit, Id, Bytes}) -> is_integer(Id) andalso is_integer(Bytes) andalso Bytes >= 0;
-is_message({waiting, Id}) -> is_integer(Id);
+is_message({waiting, Id, Bytes}) -> is_integer(Id) andalso is_integer(Bytes) andalso Bytes >= 0;
 is_message({abort, Id}) -> is_integer(Id);
 is_message({inform, Id, Status, Headers}) -> is_head(Id, Status, Headers, <<>>);
 is_message({trailers, Id, Headers}) -> is_integer(Id) andalso is_headers(Headers);

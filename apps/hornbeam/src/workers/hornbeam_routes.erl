@@ -20,6 +20,7 @@
 -export([detach/2]).
 -export([deliver/2]).
 -export([expire/2]).
+-export([orphans/1]).
 -export([take_all/1]).
 
 -export_type([routes/0, stream_key/0]).
@@ -86,6 +87,13 @@ expire(Routes, LimitMs) ->
         _ = is_pid(Pid) andalso (Pid ! {{Pid, StreamId}, {timeout, Id}}),
         Id
      end || {Id, Pid, StreamId, _} <- Late].
+
+%% @doc Detach the requests whose connection has died without a word (it was killed, or Cowboy has
+%% crashed), and give their ids.
+-spec orphans(routes()) -> [hornbeam_protocol:request_id()].
+orphans(Routes) ->
+    Rows = ets:select(Routes, [{{'$1', '$2', '_', '_'}, [{is_pid, '$2'}], [{{'$1', '$2'}}]}]),
+    [Id || {Id, Pid} <- Rows, not is_process_alive(Pid), detach(Routes, Id)].
 
 %% @doc Empty the table: every request with the stream that waits for it, if one does.
 -spec take_all(routes()) -> [{hornbeam_protocol:request_id(), stream_key() | undefined}].

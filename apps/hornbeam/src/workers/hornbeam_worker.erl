@@ -24,6 +24,7 @@
 -export([start_link/1]).
 -export([stop/2]).
 -export([info/1]).
+-export([kill/1]).
 
 %% gen_server
 -export([init/1]).
@@ -51,6 +52,7 @@
   | {exit_status, non_neg_integer()}
   | {protocol_error, binary()}
   | {port_closed, term()}
+  | {writer_ended, term()}
   | {stalled, Milliseconds :: non_neg_integer()}
   | stopped.
 
@@ -67,7 +69,7 @@
     %% Heartbeat: number of the last ping, when it was sent, and of the last pong.
     ping = 0 :: non_neg_integer(),
     pong = 0 :: non_neg_integer(),
-    %% When the oldest unanswered ping was sent; undefined when all are answered.
+    %% Since when pings are unanswered; undefined when none is.
     silent_since_ms :: integer() | undefined,
     served = 0 :: non_neg_integer()
 }).
@@ -101,10 +103,17 @@ info(Worker) ->
     catch exit:_ -> undefined
     end.
 
+%% @doc End the OS process of a worker whose port is closed or about to be. The pid is still the
+%% worker's: nobody but the VM reaps it, and it has not told us yet.
+-spec kill(pos_integer()) -> ok.
+kill(OsPid) ->
+    _ = os:cmd("kill -KILL " ++ integer_to_list(OsPid)),
+    ok.
+
 %%% gen_server
 
 -spec init(start_args()) -> {ok, #state{}, {continue, configure}} | {stop, term()}.
-init(Args = #{server := Server, worker_id := WorkerId}) ->
+init(Args = #{server := Server, worker_id := WorkerId, pool := Pool}) ->
     process_flag(trap_exit, true),
     logger:update_process_metadata(#{hornbeam_server => Server, worker_id => WorkerId}),
     try open(Args) of
@@ -113,6 +122,7 @@ init(Args = #{server := Server, worker_id := WorkerId}) ->
                 {os_pid, Pid} -> Pid;
                 undefined -> undefined
             end,
+            hornbeam_pool:worker_started(Pool, WorkerId, self(), OsPid),
             {ok, #state{args = Args, port = Port, os_pid = OsPid,
                         writer = hornbeam_writer:start_link(Port),
                         started_ms = erlang:monotonic_time(millisecond)},
@@ -192,33 +202,32 @@ handle_info({'EXIT', Port, _}, State = #state{port = Port, phase = stopping}) ->
 handle_info({'EXIT', Port, Reason}, State = #state{port = Port}) ->
     %% Without an exit status: a write failed (the worker has closed its input, or is just dying).
     {stop, {shutdown, {port_closed, Reason}}, State};
-handle_info({'EXIT', Writer, _}, State = #state{writer = Writer}) ->
-    %% It ends only when the port has closed, of which the owner learns as well.
+handle_info({'EXIT', Writer, normal}, State = #state{writer = Writer}) ->
+    %% The port has closed, of which the owner learns as well.
     {noreply, State};
+handle_info({'EXIT', Writer, Reason}, State = #state{writer = Writer}) ->
+    {stop, {shutdown, {writer_ended, Reason}}, State};
 handle_info({'EXIT', _Parent, Reason}, State) ->
     {stop, Reason, State};
 handle_info(Message, State) ->
     ?LOG_WARNING(#{what => unexpected_message, message => Message}),
     {noreply, State}.
 
-%% The OS process is never left behind: closing the port ends its input, at which it leaves; one
-%% that does not (a C extension that holds the interpreter's lock) is killed.
+%% The OS process is never left behind, also one that would not leave by itself (a C extension that
+%% holds the interpreter's lock). It ends before the port closes: OTP 25 frees what it has read of
+%% an unfinished packet at the end of the input, but not in port_close/1.
 -spec terminate(term(), #state{}) -> ok.
 terminate(_Reason, #state{os_pid = undefined}) ->
     ok;
 terminate(Reason, State = #state{port = Port, os_pid = OsPid}) ->
-    case Reason of
-        {shutdown, {protocol_error, _}} -> kill(OsPid);
-        {shutdown, {stalled, _}} -> kill(OsPid);
-        {shutdown, {failed, startup_timeout, _}} -> kill(OsPid);
-        _ -> ok
-    end,
     _ = (State#state.phase =:= ready) andalso (Reason =:= shutdown) andalso
         stop_now(State),
     receive
         {Port, {exit_status, _}} -> ok
     after 0 ->
-        close_and_kill(Port, OsPid)
+        kill(OsPid),
+        _ = is_list(erlang:port_info(Port)) andalso wait_for_exit(Port, ?EXIT_TIMEOUT_MS),
+        ok
     end.
 
 %%% Messages of the worker
@@ -244,14 +253,15 @@ handle_message({call, CallId, Function, Args}, State) ->
 handle_message({cast, Function, Args}, State) ->
     _ = hornbeam_services:call(Function, Args),
     {ok, State};
-handle_message({pong, N}, State = #state{args = #{load := Load}}) when N =< State#state.ping ->
-    case N =:= State#state.ping of
-        true ->
-            _ = (State#state.phase =:= ready) andalso hornbeam_load:open(Load),
-            {ok, State#state{pong = N, silent_since_ms = undefined}};
-        false ->
-            {ok, State#state{pong = N}}
-    end;
+handle_message({pong, N}, State = #state{args = #{load := Load}, ping = Ping, pong = Pong})
+        when N > Pong, N =< Ping ->
+    _ = (State#state.phase =:= ready) andalso hornbeam_load:open(Load),
+    %% A loop that lags by one beat all the time is slow, but not silent.
+    SinceMs = case N of
+        Ping -> undefined;
+        _ -> erlang:monotonic_time(millisecond)
+    end,
+    {ok, State#state{pong = N, silent_since_ms = SinceMs}};
 handle_message({log, Level, Report}, State) ->
     log(Level, Report),
     {ok, State};
@@ -298,6 +308,7 @@ heartbeat(State = #state{args = #{config := Config, load := Load}}) ->
     #{stall_timeout := StallMs} = Config,
     NowMs = erlang:monotonic_time(millisecond),
     expire_requests(NowMs, State),
+    drop_orphans(State),
     SilentMs = case State#state.silent_since_ms of
         undefined -> 0;
         SinceMs -> NowMs - SinceMs
@@ -335,6 +346,10 @@ expire_requests(NowMs, State = #state{args = #{routes := Routes, config := Confi
             [send({cancel, Id}, State) || Id <- hornbeam_routes:expire(Routes, NowMs - TimeoutMs)],
             ok
     end.
+
+%% Nothing else would tell the worker: its application would wait for acknowledgements for ever.
+drop_orphans(State = #state{args = #{routes := Routes}}) ->
+    lists:foreach(fun(Id) -> send({disconnect, Id}, State) end, hornbeam_routes:orphans(Routes)).
 
 %%% Start and stop
 
@@ -388,20 +403,6 @@ wait_for_exit(Port, TimeoutMs) ->
         ok
     end.
 
-close_and_kill(Port, OsPid) ->
-    try port_close(Port) of
-        true -> ok
-    catch
-        error:badarg -> ok
-    end,
-    kill(OsPid).
-
-%% After the port has closed the worker leaves by itself within milliseconds; the kill is for one
-%% that cannot. The pid is still ours: nobody but the VM reaps it, and it has not told us yet.
-kill(OsPid) ->
-    _ = os:cmd("kill -KILL " ++ integer_to_list(OsPid)),
-    ok.
-
 resident_bytes(undefined) ->
     undefined;
 resident_bytes(OsPid) ->
@@ -417,13 +418,18 @@ resident_bytes(OsPid) ->
 
 %%% Logging
 
+%% Without a domain: the default handler shows no domain but OTP's.
 log(Level, Report) ->
-    Text = maps:get(message, Report, <<>>),
+    Text = [request_text(Report), maps:get(message, Report, <<>>)],
     Fields = maps:without([message], Report),
     case lists:member(Level, [emergency, alert, critical, error, warning, notice, info, debug]) of
-        true -> logger:log(Level, "~ts", [Text], Fields#{domain => [hornbeam, application]});
+        true -> logger:log(Level, "~ts", [Text], Fields);
         false -> ok
     end.
+
+%% The default formatter shows no metadata.
+request_text(#{request_id := RequestId}) -> io_lib:format("request ~tp: ", [RequestId]);
+request_text(_) -> "".
 
 log_stopped(#{lifespan := failed} = Facts) ->
     ?LOG_ERROR(#{what => lifespan_shutdown_failed, message => maps:get(message, Facts, <<>>)});

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The write end of a channel: an outbox, and packets made of it."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable
+
+from hornbeam._errors import ReentrantCall
+from hornbeam._etf import pack_batch
+
+__all__ = ("PacketWriter",)
+
+
+class PacketWriter:
+    """Writes messages to a pipe, in packets; from any thread.
+
+    A write blocks while the pipe is full. The lock is re-entrant only to notice the one
+    case that can't work: a finalizer or a signal handler that writes while its own
+    thread is in the midst of a packet.
+
+    Args:
+        descriptor: of the pipe, non-blocking.
+        on_broken: called when nobody reads the pipe any more; does not return.
+    """
+
+    __slots__ = (
+        "_descriptor",
+        "_is_writing",
+        "_lock",
+        "_on_broken",
+        "_poll",
+        "outbox",
+    )
+
+    outbox: list[bytes]
+    """Encoded messages that the next packet begins with."""
+
+    def __init__(self, descriptor: int, on_broken: Callable[[], None]) -> None:
+        self.outbox = []
+        self._descriptor = descriptor
+        self._on_broken = on_broken
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+        self._lock = threading.RLock()
+        self._is_writing = False
+
+    def write(self, encoded: bytes | None = None) -> None:
+        """Write the outbox, and a message after it, as one packet.
+
+        Raises:
+            ReentrantCall: this thread is in the midst of another packet.
+        """
+        with self._lock:
+            if self._is_writing:
+                raise ReentrantCall
+
+            self._is_writing = True
+
+            try:
+                outbox = self.outbox
+                messages = outbox[:]
+                # Not clear(): the event loop may have put more there meanwhile.
+                del outbox[: len(messages)]
+
+                if encoded is not None:
+                    messages.append(encoded)
+
+                self._write_packet(pack_batch(messages))
+            finally:
+                self._is_writing = False
+
+    def close(self) -> None:
+        """Close the pipe; in a fork of the process, where other threads are gone."""
+        os.close(self._descriptor)
+        # A thread that is not in the fork may have held it.
+        self._lock = threading.RLock()
+        self._is_writing = False
+
+    def _write_packet(self, packet: bytes) -> None:
+        written = self._write_some(packet)
+
+        # Nearly always.
+        if written == len(packet):
+            return
+
+        rest = memoryview(packet)[written:]
+
+        while rest:
+            self._poll.poll()
+            rest = rest[self._write_some(rest) :]
+
+    def _write_some(self, data: bytes | memoryview) -> int:
+        try:
+            return os.write(self._descriptor, data)
+        except BlockingIOError:
+            return 0
+        except BrokenPipeError:
+            self._on_broken()
+            raise

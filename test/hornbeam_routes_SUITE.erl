@@ -1,0 +1,156 @@
+%% SPDX-License-Identifier: Apache-2.0
+-module(hornbeam_routes_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-export([all/0]).
+-export([init_per_testcase/2]).
+
+-export([message_reaches_its_stream/1]).
+-export([unknown_id_is_dropped/1]).
+-export([detached_is_in_flight_but_not_heard/1]).
+-export([removed_once/1]).
+-export([expiry_at_the_limit/1]).
+-export([started_does_not_expire/1]).
+-export([informational_does_not_stop_the_clock/1]).
+-export([expired_once/1]).
+-export([detached_does_not_expire/1]).
+-export([orphans_are_found_once/1]).
+-export([all_taken/1]).
+-export([table_that_is_gone/1]).
+
+all() ->
+    [
+        message_reaches_its_stream,
+        unknown_id_is_dropped,
+        detached_is_in_flight_but_not_heard,
+        removed_once,
+        expiry_at_the_limit,
+        started_does_not_expire,
+        informational_does_not_stop_the_clock,
+        expired_once,
+        detached_does_not_expire,
+        orphans_are_found_once,
+        all_taken,
+        table_that_is_gone
+    ].
+
+init_per_testcase(_, Config) ->
+    [{routes, hornbeam_routes:new()} | Config].
+
+%% A stream gets what the worker says of its request, as Cowboy wants messages to streams to be.
+message_reaches_its_stream(Config) ->
+    Routes = routes(Config),
+    true = hornbeam_routes:insert(Routes, 1, {self(), 7}, 0),
+    ok = hornbeam_routes:deliver(Routes, {data, 1, <<"x">>}),
+    ?assertEqual([{{self(), 7}, {data, 1, <<"x">>}}], flush()).
+
+%% A late message for a request that is over goes nowhere.
+unknown_id_is_dropped(Config) ->
+    ok = hornbeam_routes:deliver(routes(Config), {data, 1, <<"x">>}),
+    ?assertEqual([], flush()).
+
+%% A request whose client has gone is the worker's until it is done with it.
+detached_is_in_flight_but_not_heard(Config) ->
+    Routes = routes(Config),
+    true = hornbeam_routes:insert(Routes, 1, {self(), 7}, 0),
+    ?assert(hornbeam_routes:detach(Routes, 1)),
+    ok = hornbeam_routes:deliver(Routes, {data, 1, <<"x">>}),
+    ?assertEqual([], flush()),
+    ?assert(hornbeam_routes:remove(Routes, 1)),
+    ?assertNot(hornbeam_routes:detach(Routes, 1)).
+
+%% Only the first `done' of a request gives its place back.
+removed_once(Config) ->
+    Routes = routes(Config),
+    true = hornbeam_routes:insert(Routes, 1, {self(), 7}, 0),
+    ?assert(hornbeam_routes:remove(Routes, 1)),
+    ?assertNot(hornbeam_routes:remove(Routes, 1)).
+
+%% What was dispatched at the limit is late, what came a millisecond after it is not.
+expiry_at_the_limit(Config) ->
+    Routes = routes(Config),
+    [true = hornbeam_routes:insert(Routes, Id, {self(), Id}, 100 + Id) || Id <- [1, 2, 3]],
+    ?assertEqual([1, 2], lists:sort(hornbeam_routes:expire(Routes, 102))),
+    ?assertEqual(
+        [{{self(), 1}, {timeout, 1}}, {{self(), 2}, {timeout, 2}}],
+        lists:sort(flush())
+    ).
+
+%% A response that has begun is not cut.
+started_does_not_expire(Config) ->
+    Routes = routes(Config),
+    Starts = [{start, 1, 200, [], <<>>}, {response, 2, 200, [], <<>>}],
+    [
+        begin
+            Id = element(2, Message),
+            true = hornbeam_routes:insert(Routes, Id, {self(), Id}, 0),
+            ok = hornbeam_routes:deliver(Routes, Message)
+        end
+     || Message <- Starts
+    ],
+    ?assertEqual([], hornbeam_routes:expire(Routes, 1000)).
+
+%% Early hints are no answer.
+informational_does_not_stop_the_clock(Config) ->
+    Routes = routes(Config),
+    true = hornbeam_routes:insert(Routes, 1, {self(), 1}, 0),
+    ok = hornbeam_routes:deliver(Routes, {inform, 1, 103, []}),
+    ?assertEqual([1], hornbeam_routes:expire(Routes, 1000)).
+
+%% A stream hears once that its time is up.
+expired_once(Config) ->
+    Routes = routes(Config),
+    true = hornbeam_routes:insert(Routes, 1, {self(), 1}, 0),
+    ?assertEqual([1], hornbeam_routes:expire(Routes, 1000)),
+    ?assertEqual([], hornbeam_routes:expire(Routes, 2000)).
+
+%% Nobody waits for the answer to a request whose client has gone.
+detached_does_not_expire(Config) ->
+    Routes = routes(Config),
+    true = hornbeam_routes:insert(Routes, 1, {self(), 1}, 0),
+    true = hornbeam_routes:detach(Routes, 1),
+    ?assertEqual([], hornbeam_routes:expire(Routes, 1000)).
+
+%% A connection that was killed could not say that it leaves.
+orphans_are_found_once(Config) ->
+    Routes = routes(Config),
+    {Dead, Monitor} = spawn_monitor(fun() -> ok end),
+    receive {'DOWN', Monitor, process, Dead, _} -> ok end,
+    true = hornbeam_routes:insert(Routes, 1, {Dead, 1}, 0),
+    true = hornbeam_routes:insert(Routes, 2, {self(), 1}, 0),
+    ?assertEqual([1], hornbeam_routes:orphans(Routes)),
+    ?assertEqual([], hornbeam_routes:orphans(Routes)),
+    ?assert(hornbeam_routes:remove(Routes, 1)).
+
+%% When the worker has died every request is accounted for, with the stream that waits for it.
+all_taken(Config) ->
+    Routes = routes(Config),
+    true = hornbeam_routes:insert(Routes, 1, {self(), 1}, 0),
+    true = hornbeam_routes:insert(Routes, 2, {self(), 5}, 0),
+    true = hornbeam_routes:detach(Routes, 2),
+    ?assertEqual(
+        [{1, {self(), 1}}, {2, undefined}],
+        lists:sort(hornbeam_routes:take_all(Routes))
+    ),
+    ?assertEqual([], hornbeam_routes:take_all(Routes)).
+
+%% Connections that come late find no table, which is an answer.
+table_that_is_gone(Config) ->
+    Routes = routes(Config),
+    ok = hornbeam_routes:delete(Routes),
+    ?assertNot(hornbeam_routes:insert(Routes, 1, {self(), 1}, 0)),
+    ?assertNot(hornbeam_routes:detach(Routes, 1)),
+    ?assertNot(hornbeam_routes:remove(Routes, 1)),
+    ?assertEqual(ok, hornbeam_routes:deliver(Routes, {data, 1, <<>>})).
+
+%% Internal.
+
+routes(Config) ->
+    proplists:get_value(routes, Config).
+
+flush() ->
+    receive
+        Message -> [Message | flush()]
+    after 0 -> []
+    end.

@@ -1,0 +1,614 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every limit at its edge, and everything that must not be taken for a request."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from ast import literal_eval
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from e2e.observe import Server, serving
+from e2e.raw import Connection, Cut, Response, chunked, request, script, wait_until
+from node import Node
+
+MAX_REQUEST_LINE = 300
+MAX_HEADER = 400
+MAX_HEADERS = 10
+MAX_BODY = 1000
+
+
+@pytest.fixture(scope="module")
+def server(node: Node) -> Iterator[Server]:
+    options = (
+        f"#{{max_request_line_size => {MAX_REQUEST_LINE}, max_header_size => {MAX_HEADER},"
+        f" max_headers => {MAX_HEADERS}, max_body => {MAX_BODY}}}"
+    )
+
+    with serving(node, "contract", options) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Connection]:
+    with Connection(server.url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def name() -> str:
+    return uuid.uuid4().hex
+
+
+def ask(server: Server, target: str, method: str = "GET") -> Any:
+    with Connection(server.url) as connection:
+        answer = connection.exchange(method, target, [("Connection", "close")])
+
+    assert answer.status == 200, answer
+    return literal_eval(answer.text) if answer.body else None
+
+
+def check_refusal(client: Connection, *statuses: int) -> Response:
+    """One error response, then the end of the connection."""
+    answer = client.read_response()
+    assert answer.status in statuses, answer
+    assert answer.one("connection") == b"close"
+    assert answer.one("content-length") is not None
+    client.read_eof()
+    return answer
+
+
+# Sizes of a head.
+
+
+@pytest.mark.parametrize(("excess", "drips"), [(0, False), (0, True)])
+def test_request_line_at_its_limit(
+    client: Connection, excess: int, drips: bool
+) -> None:
+    line = f"GET /hello?{'x' * 1000}"[: MAX_REQUEST_LINE - 9 + excess] + " HTTP/1.1"
+    assert len(line) == MAX_REQUEST_LINE
+    head = f"{line}\r\nHost: x\r\n\r\n".encode()
+    (client.drip if drips else client.send)(head)
+    assert client.read_response().status == 200
+
+
+@pytest.mark.parametrize("excess", [1, 2, 3, 100_000])
+def test_request_line_above_its_limit(client: Connection, excess: int) -> None:
+    line = f"GET /hello?{'x' * (MAX_REQUEST_LINE - 20 + excess)} HTTP/1.1"
+    assert len(line) == MAX_REQUEST_LINE + excess
+    client.send(f"{line}\r\nHost: x\r\n\r\n".encode())
+    check_refusal(client, 414)
+
+
+def test_request_line_without_end(client: Connection) -> None:
+    client.send(b"GET /" + b"x" * 10 * MAX_REQUEST_LINE)
+    check_refusal(client, 414)
+
+
+def head_of_size(size: int, lines: int = 1) -> bytes:
+    """A head whose header section has that size: names, values, and 4 bytes for each line."""
+    rest = size - len("host: x\r\n")
+    first = rest - (lines - 1) * len("x-0: \r\n")
+    values = [f"X-{number}: " for number in range(lines)]
+    values[0] += "v" * (first - len("x-0: \r\n"))
+    return "\r\n".join(["GET /hello HTTP/1.1", "Host: x", *values, "", ""]).encode()
+
+
+@pytest.mark.parametrize("lines", [1, 5])
+def test_header_section_at_its_limit(client: Connection, lines: int) -> None:
+    head = head_of_size(MAX_HEADER, lines)
+    assert len(head) - len("GET /hello HTTP/1.1\r\n\r\n") == MAX_HEADER
+    client.send(head)
+    assert client.read_response().status == 200
+
+
+@pytest.mark.parametrize("lines", [1, 5])
+@pytest.mark.parametrize("excess", [1, 2, 100_000])
+def test_header_section_above_its_limit(
+    client: Connection, lines: int, excess: int
+) -> None:
+    client.send(head_of_size(MAX_HEADER + excess, lines))
+    check_refusal(client, 431)
+
+
+def test_header_without_end(client: Connection) -> None:
+    client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\nX: " + b"v" * 10 * MAX_HEADER)
+    check_refusal(client, 431)
+
+
+def test_header_name_without_end(client: Connection) -> None:
+    client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n" + b"n" * 10 * MAX_HEADER)
+    check_refusal(client, 431)
+
+
+def test_headers_without_end(client: Connection) -> None:
+    """Lines of one name are one header for Cowboy, and must not grow for ever."""
+    try:
+        client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n")
+
+        for _ in range(1000):
+            client.send(b"X: " + b"v" * 300 + b"\r\n")
+
+        client.send(b"\r\n")
+        check_refusal(client, 431)
+    except (BrokenPipeError, ConnectionResetError, Cut):
+        # Cut off before it was through.
+        pass
+
+
+def test_number_of_headers(client: Connection) -> None:
+    """Host counts as one."""
+    others = [f"X-{number}: 1" for number in range(MAX_HEADERS)]
+    head = "\r\n".join(["GET /hello HTTP/1.1", "Host: x", *others[:-1], "", ""])
+    client.send(head.encode())
+    assert client.read_response().status == 200
+    head = "\r\n".join(["GET /hello HTTP/1.1", "Host: x", *others, "", ""])
+    client.send(head.encode())
+    check_refusal(client, 431)
+
+
+def test_default_limits(node: Node) -> None:
+    """A hundred headers, 8190 bytes of request line, 16384 of headers."""
+    with serving(node, "contract") as server, Connection(server.url) as client:
+        long = request(target="/hello?" + "x" * (8190 - len("GET /hello? HTTP/1.1")))
+        many = [(f"X-{number}", "v" * 150) for number in range(99)]
+        client.send(long + request(target="/hello", headers=many))
+        assert [client.read_response().status for _ in range(2)] == [200, 200]
+
+
+# Bodies.
+
+
+def test_body_at_its_limit(client: Connection) -> None:
+    assert len(client.post("/echo", b"x" * MAX_BODY).body) == MAX_BODY
+
+
+def test_body_above_its_limit(server: Server, client: Connection, name: str) -> None:
+    """Refused by its Content-Length, before the application is asked."""
+    client.send(request("POST", f"/see/{name}", body=b"x" * (MAX_BODY + 1)))
+    check_refusal(client, 413)
+    assert ask(server, f"/seen/{name}") is False
+
+
+def test_body_above_its_limit_with_expect(client: Connection) -> None:
+    """Then the client need not even send it."""
+    headers = [("Expect", "100-continue"), ("Content-Length", str(MAX_BODY + 1))]
+    client.send(request("POST", "/echo", headers))
+    assert check_refusal(client, 413).informational == []
+
+
+def test_chunked_body_at_its_limit(client: Connection) -> None:
+    client.send(request("POST", "/echo", [("Transfer-Encoding", "chunked")]))
+    client.send(chunked(*[b"x" * 100] * (MAX_BODY // 100)))
+    assert len(client.read_response("POST").body) == MAX_BODY
+
+
+def test_chunked_body_above_its_limit(
+    server: Server, client: Connection, name: str
+) -> None:
+    """The application, which has it in part, is told that no more will come."""
+    steps = ("receive",) * 12
+    client.send(
+        request("POST", script(name, *steps), [("Transfer-Encoding", "chunked")])
+    )
+
+    for _ in range(MAX_BODY // 100):
+        client.send(b"64\r\n" + b"x" * 100 + b"\r\n")
+
+    client.send(b"1\r\nx\r\n")
+    check_refusal(client, 413)
+    got = ask(server, f"/wait/{name}")
+    assert got[-1] == {"type": "http.disconnect"}
+    assert sum(len(message.get("body", b"")) for message in got) <= MAX_BODY
+
+
+def test_no_body_at_all(node: Node) -> None:
+    with serving(node, "contract", "#{max_body => 0}") as server:
+        with Connection(server.url) as client:
+            assert client.post("/echo", b"").status == 200
+            client.send(request("POST", "/echo", body=b"x"))
+            check_refusal(client, 413)
+
+
+# Times.
+
+
+class Clock:
+    """How long something took."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+
+# The node looks after idle connections once a second.
+SWEEP_SECONDS = 1.0
+SLACK_SECONDS = 1.5
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"G", b"GET /hello HTTP/1.1\r\n", b"GET /hello HTTP/1.1\r\nHost: x\r\nX"],
+)
+def test_head_that_does_not_come(node: Node, sent: bytes) -> None:
+    """The connection ends after `header_timeout`, whatever is there of the head."""
+    with serving(node, "contract", "#{header_timeout => 400}") as server:
+        with Connection(server.url) as client:
+            clock = Clock()
+            client.send(sent)
+
+            try:
+                assert client.read_response().status == 408
+                client.read_eof()
+            except Cut as cut:
+                assert cut.received == b""
+
+            assert 0.35 < clock.seconds < 0.4 + SWEEP_SECONDS + SLACK_SECONDS
+
+
+def test_head_that_drips(node: Node) -> None:
+    """Bytes that keep coming win no time."""
+    with serving(node, "contract", "#{header_timeout => 400}") as server:
+        with Connection(server.url) as client:
+            clock = Clock()
+            client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\nX: ")
+
+            while not client.is_readable(0.05):
+                try:
+                    client.send(b"v")
+                except (BrokenPipeError, ConnectionResetError):
+                    break
+
+                assert clock.seconds < 0.4 + SWEEP_SECONDS + SLACK_SECONDS
+
+
+def test_later_head_that_drips(node: Node) -> None:
+    """Nor do those of a later request on the same connection."""
+    options = "#{header_timeout => 400, keepalive => 20000}"
+
+    with serving(node, "contract", options) as server, Connection(server.url) as client:
+        assert client.get("/hello").text == "hello"
+        clock = Clock()
+        client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\nX: ")
+
+        while not client.is_readable(0.05):
+            try:
+                client.send(b"v")
+            except (BrokenPipeError, ConnectionResetError):
+                break
+
+            assert clock.seconds < 0.4 + 2 * SWEEP_SECONDS + SLACK_SECONDS
+
+
+def test_idle_connection(node: Node) -> None:
+    """Ends after `keepalive`, in silence."""
+    options = "#{keepalive => 300, header_timeout => 60000}"
+
+    with serving(node, "contract", options) as server, Connection(server.url) as client:
+        assert client.get("/hello").text == "hello"
+        clock = Clock()
+        client.read_eof()
+        assert 0.25 < clock.seconds < 0.3 + 2 * SWEEP_SECONDS + SLACK_SECONDS
+
+
+def test_keepalive_is_for_idle_connections(node: Node) -> None:
+    """A request that takes longer is not cut, nor the connection after it."""
+    with serving(node, "contract", "#{keepalive => 200}") as server:
+        with Connection(server.url) as client:
+            assert client.get("/silence/2.5").status == 200
+            assert client.get("/hello").text == "hello"
+
+
+def test_body_that_does_not_come(node: Node, name: str) -> None:
+    """408, and the application is told that the rest will not come."""
+    with serving(node, "contract", "#{body_timeout => 300}") as server:
+        with Connection(server.url) as client:
+            clock = Clock()
+            target = script(name, "receive", "receive")
+            client.send(request("POST", target, [("Content-Length", "10")]) + b"12345")
+            check_refusal(client, 408)
+            assert 0.25 < clock.seconds < 0.3 + SLACK_SECONDS
+
+        assert ask(server, f"/wait/{name}")[-1] == {"type": "http.disconnect"}
+
+
+def test_body_that_comes_slowly(node: Node) -> None:
+    """Progress is enough, however long the whole takes."""
+    with serving(node, "contract", "#{body_timeout => 300}") as server:
+        with Connection(server.url) as client:
+            clock = Clock()
+            client.send(request("POST", "/echo", [("Content-Length", "8")]))
+
+            for number in range(8):
+                client.read_silence(0.1)
+                client.send(str(number).encode())
+
+            assert client.read_response("POST").text == "01234567"
+            assert clock.seconds > 0.6
+
+
+def test_body_that_nobody_waits_for(node: Node, name: str) -> None:
+    """The time runs only while the application waits in receive()."""
+    with serving(node, "contract", "#{body_timeout => 300}") as server:
+        with Connection(server.url) as client:
+            target = script(
+                "", name, "receive", {"type": "http.response.start", "status": 200}
+            )
+            client.send(request("POST", target, [("Content-Length", "4")]))
+            client.read_silence(1.0)
+            ask(server, f"/open/{name}", "POST")
+            client.send(b"body")
+            assert client.read_response("POST").status == 500
+
+
+# Concurrency.
+
+
+CROWDED = (
+    "#{max_concurrency => 1, max_queue => 1, queue_timeout => 400,"
+    " shutdown_timeout => 1000}"
+)
+
+
+def test_queue(node: Node, name: str) -> None:
+    """One is worked on, one waits, the third is told to come again at once."""
+    with serving(node, "contract", CROWDED) as server:
+        first, second, third = (Connection(server.url) for _ in range(3))
+
+        with first, second, third:
+            target = "/counting/none"
+            first.send(request("POST", target, [("Content-Length", "1")]))
+            wait_until(lambda: server.in_flight() == 1, "the first is worked on")
+            second.send(request(target="/hello"))
+            wait_until(lambda: server.queue() == 1, "the second waits")
+            answer = third.get("/hello")
+            assert answer.status == 503
+            assert answer.one("retry-after") == b"1"
+            assert answer.keeps_alive
+            first.send(b"x")
+            assert first.read_response("POST").text == "1"
+            assert second.read_response().text == "hello"
+            assert third.get("/hello").text == "hello"
+
+
+def test_queue_timeout(node: Node) -> None:
+    """Who has waited so long in vain is told to come again."""
+    with serving(node, "contract", CROWDED) as server:
+        first, second = (Connection(server.url) for _ in range(2))
+
+        with first, second:
+            first.send(request("POST", "/counting/x", [("Content-Length", "1")]))
+            wait_until(lambda: server.in_flight() == 1, "the first is worked on")
+            clock = Clock()
+            answer = second.get("/hello")
+            assert (answer.status, answer.one("retry-after")) == (503, b"1")
+            assert 0.35 < clock.seconds < 0.4 + SLACK_SECONDS
+            first.send(b"x")
+            assert first.read_response("POST").text == "1"
+
+
+def test_leaving_the_queue(node: Node) -> None:
+    """Who leaves makes room for another one."""
+    with serving(node, "contract", CROWDED) as server:
+        first, second, third = (Connection(server.url) for _ in range(3))
+
+        with first, third:
+            first.send(request("POST", "/counting/x", [("Content-Length", "1")]))
+            wait_until(lambda: server.in_flight() == 1, "the first is worked on")
+            second.send(request(target="/hello"))
+            wait_until(lambda: server.queue() == 1, "the second waits")
+            second.close()
+            wait_until(lambda: server.queue() == 0, "the second has left")
+            third.send(request(target="/hello"))
+            wait_until(lambda: server.queue() == 1, "the third waits")
+            first.send(b"x")
+            assert first.read_response("POST").text == "1"
+            assert third.read_response().text == "hello"
+
+
+def test_many_through_a_narrow_door(node: Node) -> None:
+    """Two hundred at a time through two places: all are answered."""
+    options = "#{max_concurrency => 2, queue_timeout => 20000}"
+
+    with serving(node, "contract", options) as server:
+        clients = [Connection(server.url) for _ in range(200)]
+
+        try:
+            for client in clients:
+                client.send(request(target="/hello"))
+
+            assert {client.read_response().status for client in clients} == {200}
+        finally:
+            for client in clients:
+                client.close()
+
+
+# What is no request, or may be taken for two.
+
+
+SMUGGLED = b"GET /see/{name} HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def post(*lines: str, rest: bytes = b"") -> bytes:
+    head = ["POST /echo HTTP/1.1", "Host: x", *lines, "", ""]
+    return "\r\n".join(head).encode("latin-1") + rest
+
+
+def get(*lines: str, line: str = "GET /hello HTTP/1.1") -> bytes:
+    return "\r\n".join([line, *lines, "", ""]).encode("latin-1")
+
+
+TE = "Transfer-Encoding: chunked"
+
+BAD = {
+    # Two ways to tell where the body ends.
+    "te-and-cl": post(TE, "Content-Length: 5", rest=b"0\r\n\r\n"),
+    "cl-and-te": post("Content-Length: 5", TE, rest=b"0\r\n\r\n"),
+    "cl-twice": post("Content-Length: 5", "Content-Length: 6", rest=b"12345"),
+    "cl-twice-alike": post("Content-Length: 5", "Content-Length: 5", rest=b"12345"),
+    "cl-list": post("Content-Length: 5, 5", rest=b"12345"),
+    "te-twice": post(TE, TE, rest=b"0\r\n\r\n"),
+    "te-identity": post("Transfer-Encoding: identity", rest=b"12345"),
+    "te-gzip": post("Transfer-Encoding: gzip, chunked", rest=b"0\r\n\r\n"),
+    "te-chunked-not-last": post("Transfer-Encoding: chunked, gzip", rest=b"0\r\n\r\n"),
+    "te-nearly": post("Transfer-Encoding: xchunked", rest=b"0\r\n\r\n"),
+    "te-nearly-2": post("Transfer-Encoding: chunked-x", rest=b"0\r\n\r\n"),
+    "te-quoted": post('Transfer-Encoding: "chunked"', rest=b"0\r\n\r\n"),
+    "te-empty": post("Transfer-Encoding:", rest=b"0\r\n\r\n"),
+    "te-vertical-tab": post("Transfer-Encoding: \x0bchunked", rest=b"0\r\n\r\n"),
+    "te-http10": post(TE, rest=b"0\r\n\r\n").replace(b"HTTP/1.1", b"HTTP/1.0"),
+    # Lengths that are no numbers.
+    "cl-plus": post("Content-Length: +5", rest=b"12345"),
+    "cl-minus": post("Content-Length: -5", rest=b"12345"),
+    "cl-hex": post("Content-Length: 0x5", rest=b"12345"),
+    "cl-space": post("Content-Length: 5 5", rest=b"12345"),
+    "cl-fraction": post("Content-Length: 5.0", rest=b"12345"),
+    "cl-underscore": post("Content-Length: 5_0", rest=b"12345"),
+    "cl-empty": post("Content-Length:", rest=b"12345"),
+    "cl-word": post("Content-Length: five", rest=b"12345"),
+    "cl-huge": post("Content-Length: 99999999999999999999999999", rest=b"12345"),
+    # Chunks that are none.
+    "chunk-no-hex": post(TE, rest=b"x\r\nx\r\n0\r\n\r\n"),
+    "chunk-plus": post(TE, rest=b"+5\r\n12345\r\n0\r\n\r\n"),
+    "chunk-minus": post(TE, rest=b"-5\r\n12345\r\n0\r\n\r\n"),
+    "chunk-0x": post(TE, rest=b"0x5\r\n12345\r\n0\r\n\r\n"),
+    "chunk-empty-size": post(TE, rest=b"\r\n12345\r\n0\r\n\r\n"),
+    "chunk-huge": post(TE, rest=b"f" * 40 + b"\r\n12345\r\n0\r\n\r\n"),
+    "chunk-too-long": post(TE, rest=b"3\r\n12345\r\n0\r\n\r\n"),
+    "chunk-lf": post(TE, rest=b"5\n12345\n0\n\n"),
+    "chunk-space": post(TE, rest=b" 5\r\n12345\r\n0\r\n\r\n"),
+    # Lines that are none.
+    "obs-fold": get("Host: x", "X: a", " b"),
+    "obs-fold-tab": get("Host: x", "X: a", "\tb"),
+    "fold-first": get(" Host: x"),
+    "space-before-colon": get("Host: x", "X : a"),
+    "tab-before-colon": get("Host: x", "X\t: a"),
+    "space-in-name": get("Host: x", "X Y: a"),
+    "no-colon": get("Host: x", "XYZ"),
+    "no-name": get("Host: x", ": a"),
+    "lf-in-value": get("Host: x", "X: a\nY: b"),
+    "cr-in-value": get("Host: x", "X: a\rY: b"),
+    "nul-in-value": get("Host: x", "X: a\0b"),
+    "nul-in-name": get("Host: x", "X\0Y: b"),
+    "lf-lines": b"GET /hello HTTP/1.1\nHost: x\n\n",
+    "lf-request-line": b"GET /hello HTTP/1.1\nHost: x\r\n\r\n",
+    "lf-at-the-end": b"GET /hello HTTP/1.1\r\nHost: x\n\r\n",
+    "lf-empty-line": b"GET /hello HTTP/1.1\r\nHost: x\r\n\n",
+    "cr-lines": b"GET /hello HTTP/1.1\rHost: x\r\r",
+    "control-in-name": get("Host: x", "X\x01: a"),
+    "latin-1-in-name": get("Host: x", "X\xe9: a"),
+    "parentheses-in-name": get("Host: x", "X(y): a"),
+    # Request lines.
+    "no-version": get("Host: x", line="GET /hello"),
+    "http-2.0": get("Host: x", line="GET /hello HTTP/2.0"),
+    "http-1.2": get("Host: x", line="GET /hello HTTP/1.2"),
+    "http-0.9": get("Host: x", line="GET /hello HTTP/0.9"),
+    "http-1.10": get("Host: x", line="GET /hello HTTP/1.10"),
+    "http-lower": get("Host: x", line="GET /hello http/1.1"),
+    "http-word": get("Host: x", line="GET /hello HTTP/one"),
+    "two-spaces": get("Host: x", line="GET  /hello HTTP/1.1"),
+    "two-spaces-2": get("Host: x", line="GET /hello  HTTP/1.1"),
+    "tab": get("Host: x", line="GET\t/hello\tHTTP/1.1"),
+    "trailing-space": get("Host: x", line="GET /hello HTTP/1.1 "),
+    "leading-space": get("Host: x", line=" GET /hello HTTP/1.1"),
+    "space-in-target": get("Host: x", line="GET /hel lo HTTP/1.1"),
+    "nul-in-target": get("Host: x", line="GET /hel\0lo HTTP/1.1"),
+    "control-in-target": get("Host: x", line="GET /hel\x01lo HTTP/1.1"),
+    "cr-in-target": get("Host: x", line="GET /hel\rlo HTTP/1.1"),
+    "lf-in-query": get("Host: x", line="GET /hello?\nx HTTP/1.1"),
+    "no-target": get("Host: x", line="GET HTTP/1.1"),
+    "relative-target": get("Host: x", line="GET hello HTTP/1.1"),
+    "no-method": get("Host: x", line=" /hello HTTP/1.1"),
+    "method-no-token": get("Host: x", line="G(T /hello HTTP/1.1"),
+    "asterisk-for-get": get("Host: x", line="GET * HTTP/1.1"),
+    # Host.
+    "no-host": get("X: a"),
+    "host-twice": get("Host: x", "Host: y"),
+    "host-twice-alike": get("Host: x", "Host: x"),
+    "host-space": get("Host: x y"),
+    "host-slash": get("Host: x/y"),
+    "host-userinfo": get("Host: user@x"),
+    "host-port": get("Host: x:port"),
+    "host-port-plus": get("Host: x:+80"),
+    "host-port-range": get("Host: x:65536"),
+    "host-other": get("Host: x", line="GET http://y/hello HTTP/1.1"),
+    # Not HTTP.
+    "garbage": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    "empty-lines": b"\r\n" * 20 + get("Host: x"),
+}
+
+# Chunks are looked at while they come: the application may have answered, or its answer be
+# cut. What counts is that nothing behind them is believed.
+ANSWERED_EARLY = frozenset(case for case in BAD if case.startswith("chunk-"))
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_request(server: Server, client: Connection, name: str, case: str) -> None:
+    """An error and the end: no second response, and no second request seen."""
+    smuggled = SMUGGLED.replace(b"{name}", name.encode())
+
+    try:
+        client.send(BAD[case] + smuggled)
+        check_refusal(client, 400, 413, 501, 505)
+    except Cut as cut:
+        assert case in ANSWERED_EARLY
+        assert cut.received == b""
+
+    assert ask(server, f"/seen/{name}") is False
+
+
+@pytest.mark.parametrize("case", sorted(set(BAD) - ANSWERED_EARLY))
+def test_bad_request_byte_by_byte(client: Connection, case: str) -> None:
+    """However it comes, it is no request."""
+    try:
+        # Some heads come to no end without a further one.
+        client.drip(BAD[case] + get("Host: x"))
+    except (BrokenPipeError, ConnectionResetError):
+        # Refused before it was through.
+        pass
+
+    check_refusal(client, 400, 413, 501, 505)
+
+
+TOLERATED = {
+    "host-empty": get("Host:"),
+    "host-port": get("Host: x:80"),
+    "host-v6": get("Host: [::1]:80"),
+    "empty-line-first": b"\r\n" + get("Host: x"),
+    "no-space-after-colon": get("Host:x"),
+    "te-upper": post("TRANSFER-ENCODING: CHUNKED", rest=b"0\r\n\r\n"),
+    "te-space": post("Transfer-Encoding:   chunked  ", rest=b"0\r\n\r\n"),
+    "cl-zeros": post("Content-Length: 005", rest=b"12345"),
+    "cl-space": post("Content-Length:   5  ", rest=b"12345"),
+    "chunk-zeros": post(TE, rest=b"0005\r\n12345\r\n000\r\n\r\n"),
+    "chunk-extension": post(TE, rest=b"5;a=b\r\n12345\r\n0\r\n\r\n"),
+    "latin-1": get("Host: x", "X: caf\xe9"),
+    "tab-in-value": get("Host: x", "X: a\tb"),
+}
+
+
+@pytest.mark.parametrize("case", TOLERATED)
+def test_odd_but_good(client: Connection, case: str) -> None:
+    """What RFC 9112 allows, or asks servers to take, is answered."""
+    client.send(TOLERATED[case])
+    assert client.read_response().status == 200
+
+
+def test_trailers_of_a_chunked_request(
+    server: Server, client: Connection, name: str
+) -> None:
+    """A trailer section is none of the application's, and no request either."""
+    smuggled = SMUGGLED.replace(b"{name}", name.encode())
+    body = b"5\r\n12345\r\n0\r\nX-Trailer: 1\r\n\r\n"
+    client.send(post(TE, rest=body) + smuggled)
+    answer = client.read_response("POST")
+    assert answer.status == 200
+    assert (answer.text, answer.one("connection")) == ("12345", b"close")
+    client.read_eof()
+    assert ask(server, f"/seen/{name}") is False

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scope that an application gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hornbeam._protocol import ProtocolError
+from hornbeam._scope import ScopeFactory
+
+FIELDS: dict[str, Any] = {
+    "method": b"GET",
+    "scheme": b"http",
+    "http_version": b"1.1",
+    "raw_path": b"/a",
+    "query": b"x=%20",
+    "headers": [(b"host", b"h"), (b"cookie", b"1"), (b"cookie", b"2")],
+    "client": (b"127.0.0.1", 50000),
+    "server": (b"127.0.0.1", 8000),
+}
+
+
+def fields(**changes: Any) -> tuple[Any, ...]:
+    return tuple({**FIELDS, **changes}.values())
+
+
+def test_whole_scope() -> None:
+    assert ScopeFactory("").make(fields()) == {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/a",
+        "raw_path": b"/a",
+        "query_string": b"x=%20",
+        "root_path": "",
+        "headers": [(b"host", b"h"), (b"cookie", b"1"), (b"cookie", b"2")],
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8000),
+        "extensions": {
+            "http.response.trailers": {},
+            "http.response.early_hint": {},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "root_path", "path"),
+    [
+        (b"/", "", "/"),
+        (b"/a%20b", "", "/a b"),
+        (b"/%C3%A9", "", "/é"),
+        ("/é".encode(), "", "/é"),
+        (b"/%ff", "", "/\ufffd"),
+        (b"/\xff", "", "/\ufffd"),
+        (b"/%zz%4", "", "/%zz%4"),
+        (b"/a%2Fb", "", "/a/b"),
+        (b"/a%2520", "", "/a%20"),
+        (b"/a", "/root", "/root/a"),
+        (b"/", "/root", "/root/"),
+        (b"*", "", "*"),
+        (b"*", "/root", "*"),
+    ],
+)
+def test_path(raw_path: bytes, root_path: str, path: str) -> None:
+    """Percent-decoded below the root path; the raw one stays as it was sent."""
+    scope = ScopeFactory(root_path).make(fields(raw_path=raw_path))
+    assert (scope["path"], scope["raw_path"]) == (path, raw_path)
+    assert scope["root_path"] == root_path
+
+
+def test_addresses() -> None:
+    scope = ScopeFactory("").make(fields(client=None, server=(b"/run/a.sock", None)))
+    assert (scope["client"], scope["server"]) == (None, ("/run/a.sock", None))
+    scope = ScopeFactory("").make(fields(client=(b"::1", 5), server=(b"\xff", None)))
+    assert (scope["client"], scope["server"]) == (("::1", 5), ("\udcff", None))
+
+
+def test_scopes_share_nothing_that_can_be_changed() -> None:
+    factory = ScopeFactory("")
+    factory.state = {"list": [1]}
+    first, second = factory.make(fields()), factory.make(fields())
+
+    for key in ("asgi", "extensions", "state"):
+        assert first[key] == second[key]
+        assert first[key] is not second[key]
+
+    # Shallow: the objects of the lifespan are shared.
+    assert first["state"]["list"] is second["state"]["list"]
+
+
+def test_state_only_where_there_is_a_lifespan() -> None:
+    factory = ScopeFactory("")
+    assert "state" not in factory.make(fields())
+    factory.state = {}
+    assert factory.make(fields())["state"] == {}
+
+
+def test_made_up_methods_are_not_remembered_without_bound() -> None:
+    factory = ScopeFactory("")
+
+    for number in range(1000):
+        method = f"M{number}"
+        assert factory.make(fields(method=method.encode()))["method"] == method
+
+    assert len(factory._texts) < 300
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        fields()[:-1],
+        (*fields(), 1),
+        5,
+        fields(method=5),
+        fields(raw_path=None),
+        fields(client=(b"h",)),
+        fields(client=b""),
+        fields(client=(5, 5)),
+        fields(server=(None, 5)),
+        fields(http_version=[]),
+    ],
+)
+def test_bad_scope(bad: object) -> None:
+    with pytest.raises(ProtocolError, match="the scope of a request"):
+        ScopeFactory("").make(bad)
