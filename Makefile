@@ -18,10 +18,10 @@ export APP APP_DIR BIND WORKERS OPTS
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
 .PHONY: help run deps build venv test test-deps test-build lint types xref dialyzer eunit ct pytest \
-	coverage edoc bench clean
+	coverage edoc bench codec-asan clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' \
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' \
 		$(MAKEFILE_LIST)
 	@echo
 	@echo "  make run APP=module:attr APP_DIR=folder BIND=127.0.0.1:9000 WORKERS=2 \\"
@@ -52,7 +52,7 @@ test-build: build test-deps
 
 # test.sh prepares once for all of them.
 ifndef PREPARED
-lint types xref dialyzer edoc bench: test-deps
+lint types xref dialyzer edoc bench codec-asan: test-deps
 eunit ct pytest: test-build
 endif
 
@@ -87,6 +87,9 @@ coverage: ## print how much of the Erlang code the last run of its suites covere
 
 bench: ## measure the hello application beside uvicorn; needs wrk
 	@$(VENV_PYTHON) bench/hello.py
+
+codec-asan: ## feed the codec's C part hostile bytes under AddressSanitizer
+	@scripts/codec_asan.sh $(VENV_PYTHON)
 
 clean: ## remove what was built
 	@rm -rf _build build .coverage* .mypy_cache .pytest_cache .ruff_cache

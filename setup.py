@@ -4,18 +4,16 @@
 The extension is optional: where it can't be built, the pure Python codec does its work.
 """
 
+from glob import glob
+
 from setuptools import Extension, setup
 
 setup(
     ext_modules=[
         Extension(
             "hornbeam._etf_c",
-            sources=[
-                "python/hornbeam/_etf_c.c",
-                "python/hornbeam/_etf_c_decode.c",
-                "python/hornbeam/_etf_c_encode.c",
-            ],
-            depends=["python/hornbeam/_etf_c.h"],
+            sources=sorted(glob("python/hornbeam/_etf_c*.c")),
+            depends=sorted(glob("python/hornbeam/_etf_c*.h")),
             optional=True,
         )
     ]

@@ -3,9 +3,10 @@
 
 Usage: bench/hello.py [--rounds N] [--seconds S] [--connections C] [--workers W]
 
-Rounds are interleaved, so that a machine that is busy for a while is busy for both. Each figure is
-the median over the rounds: requests per second, and CPU microseconds per request (user + system of
-every process of the server; for Hornbeam the node and the Python workers apart). Needs `wrk`.
+Rounds are interleaved, so that a machine that is busy for a while is busy for both. Each
+figure is the median over the rounds: requests per second, CPU microseconds per
+request (user + system of every process of the server; for Hornbeam the node and the
+Python workers apart). Needs `wrk`.
 """
 
 import argparse
@@ -65,15 +66,20 @@ def parts(pid: int) -> dict[str, int]:
 
 def await_http(url: str) -> None:
     deadline = time.monotonic() + 30
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
 
-            time.sleep(0.05)
+    while not answers(url):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no answer from {url}")
+
+        time.sleep(0.05)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def command(server: str, port: int, workers: int) -> list[str]:

@@ -38,11 +38,11 @@ fi
 include=$(printf '%s\n' "$facts" | sed -n 1p)
 platinclude=$(printf '%s\n' "$facts" | sed -n 2p)
 target=$(printf '%s\n' "$facts" | sed -n 3p)
-sources="_etf_c.c _etf_c_decode.c _etf_c_encode.c"
+sources=$(echo _etf_c*.c)
 
 is_fresh() {
     [ -e "$target" ] || return 1
-    for file in $sources _etf_c.h; do
+    for file in _etf_c*.[ch]; do
         [ ! "$file" -nt "$target" ] || return 1
     done
 }
@@ -57,7 +57,7 @@ use_twin() {
 # Those of other Pythons that were built from older sources do not match the modules around them.
 for other in _etf_c.*.so; do
     [ -e "$other" ] || continue
-    for file in $sources _etf_c.h; do
+    for file in _etf_c*.[ch]; do
         [ ! "$file" -nt "$other" ] || rm -f "$other"
     done
 done

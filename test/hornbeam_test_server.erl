@@ -114,7 +114,7 @@ snapshot() ->
     {ok, _} = application:ensure_all_started(hornbeam),
     #{
         processes => ours(),
-        ports => lists:sort(erlang:ports()),
+        ports => lists:sort([Port || Port <- erlang:ports(), not is_own(Port)]),
         tables => lists:sort(ets:all()),
         listeners => lists:sort(maps:keys(ranch:info()))
     }.
@@ -132,6 +132,10 @@ left(Before) ->
 
 nothing_left() ->
     #{processes => [], ports => [], tables => [], listeners => []}.
+
+%% The sockets of clients are the test's.
+is_own(Port) ->
+    erlang:port_info(Port, connected) =:= {connected, self()}.
 
 %% The group leader tells apart the processes of applications from those of the test framework,
 %% which come and go.

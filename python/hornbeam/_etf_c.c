@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The module hornbeam._etf_c: the codec of _etf_python.py, in C.
  *
- * Both pass the same tests, down to the texts of their errors. Rare paths (errors, compressed
- * terms, clashing keys) call the Python modules that the twin stands on. There is no state
- * outside the module object and no lock, so a forked child can use it as it is. */
+ * Both pass the same tests, down to the texts of their errors. Rare paths (errors,
+ * compressed terms, clashing keys) call the Python modules that the twin stands on. There
+ * is no state outside the module object and no lock: a forked child can use it as it is. */
 #include "_etf_c.h"
 
 PyObject *
@@ -50,23 +50,23 @@ etf_exec(PyObject *module)
 {
     EtfState *state = etf_state(module);
 
-#define ETF_LOAD(field, from, name)                                                 \
-    if ((state->field = etf_import(from, name)) == NULL) {                          \
-        return -1;                                                                  \
+#define ETF_LOAD(field, from, name)                                                        \
+    if ((state->field = etf_import(from, name)) == NULL) {                                 \
+        return -1;                                                                         \
     }
     ETF_OBJECTS(ETF_LOAD)
 #undef ETF_LOAD
-#define ETF_LOAD(name)                                                              \
-    if ((state->str_##name = PyUnicode_InternFromString(#name)) == NULL) {          \
-        return -1;                                                                  \
+#define ETF_LOAD(name)                                                                     \
+    if ((state->str_##name = PyUnicode_InternFromString(#name)) == NULL) {                 \
+        return -1;                                                                         \
     }
     ETF_NAMES(ETF_LOAD)
 #undef ETF_LOAD
 
     /* For the test that compares them with those of _etf_tags.py. */
-#define ETF_LIMIT(name)                                                             \
-    if (PyModule_AddIntConstant(module, #name, (long)ETF_##name) < 0) {             \
-        return -1;                                                                  \
+#define ETF_LIMIT(name)                                                                    \
+    if (PyModule_AddIntConstant(module, #name, (long)ETF_##name) < 0) {                    \
+        return -1;                                                                         \
     }
     ETF_LIMIT(MAX_DEPTH)
     ETF_LIMIT(MAX_ATOM_CHARACTERS)

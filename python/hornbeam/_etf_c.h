@@ -66,31 +66,31 @@ typedef struct {
 } EtfAtomSlot;
 
 /* Objects of the Python modules that the codec stands on; owned. */
-#define ETF_OBJECTS(X)                                                              \
-    X(Atom, "hornbeam._terms", "Atom")                                              \
-    X(BitString, "hornbeam._terms", "BitString")                                    \
-    X(ExternalFun, "hornbeam._terms", "ExternalFun")                                \
-    X(FrozenList, "hornbeam._terms", "FrozenList")                                  \
-    X(FrozenMap, "hornbeam._terms", "FrozenMap")                                    \
-    X(Fun, "hornbeam._terms", "Fun")                                                \
-    X(ImproperList, "hornbeam._terms", "ImproperList")                              \
-    X(Pid, "hornbeam._terms", "Pid")                                                \
-    X(Port, "hornbeam._terms", "Port")                                              \
-    X(Reference, "hornbeam._terms", "Reference")                                    \
-    X(DecodeError, "hornbeam._etf_errors", "DecodeError")                           \
-    X(EncodeError, "hornbeam._etf_errors", "EncodeError")                           \
+#define ETF_OBJECTS(X)                                                                     \
+    X(Atom, "hornbeam._terms", "Atom")                                                     \
+    X(BitString, "hornbeam._terms", "BitString")                                           \
+    X(ExternalFun, "hornbeam._terms", "ExternalFun")                                       \
+    X(FrozenList, "hornbeam._terms", "FrozenList")                                         \
+    X(FrozenMap, "hornbeam._terms", "FrozenMap")                                           \
+    X(Fun, "hornbeam._terms", "Fun")                                                       \
+    X(ImproperList, "hornbeam._terms", "ImproperList")                                     \
+    X(Pid, "hornbeam._terms", "Pid")                                                       \
+    X(Port, "hornbeam._terms", "Port")                                                     \
+    X(Reference, "hornbeam._terms", "Reference")                                           \
+    X(DecodeError, "hornbeam._etf_errors", "DecodeError")                                  \
+    X(EncodeError, "hornbeam._etf_errors", "EncodeError")                                  \
     X(encode_error, "hornbeam._etf_errors", "encode_error")
 
 /* Names of attributes, and a word; interned, owned. */
-#define ETF_NAMES(X)                                                                \
-    X(bit_length)                                                                   \
-    X(data)                                                                         \
-    X(elements)                                                                     \
-    X(entries)                                                                      \
-    X(etf)                                                                          \
-    X(last_byte_bits)                                                               \
-    X(little)                                                                       \
-    X(tail)                                                                         \
+#define ETF_NAMES(X)                                                                       \
+    X(bit_length)                                                                          \
+    X(data)                                                                                \
+    X(elements)                                                                            \
+    X(entries)                                                                             \
+    X(etf)                                                                                 \
+    X(last_byte_bits)                                                                      \
+    X(little)                                                                              \
+    X(tail)                                                                                \
     X(to_bytes)
 
 typedef struct {

@@ -44,8 +44,11 @@ _pack_tag_and_length: Final = struct.Struct(">BI").pack
 _pack_float: Final = struct.Struct(">Bd").pack
 _pack_int32: Final = struct.Struct(">Bi").pack
 
-# Of these types, keys that differ in Python differ in Erlang.
-_DISTINCT_KEY_TYPES: Final = frozenset((str, int, float, bool, type(None)))
+# Of these types, keys that differ in Python may be one key in Erlang only if there are
+# two types of binaries or of atoms.
+_BINARY_TYPES: Final = frozenset((str, bytes))
+_NAMED_TYPES: Final = frozenset((bool, type(None)))
+_PLAIN_KEY_TYPES: Final = _BINARY_TYPES | _NAMED_TYPES | {int, float, Atom}
 
 
 class _Fault(Exception):
@@ -334,7 +337,11 @@ def _open_map(
 def _check_keys(value: object, pairs: Sequence[tuple[object, object]]) -> None:
     kinds = {type(key) for key, _ in pairs}
 
-    if kinds <= _DISTINCT_KEY_TYPES or kinds == {bytes}:
+    if (
+        kinds <= _PLAIN_KEY_TYPES
+        and not kinds >= _BINARY_TYPES
+        and (Atom not in kinds or kinds.isdisjoint(_NAMED_TYPES))
+    ):
         return
 
     clash = describe_key_clash(pairs)

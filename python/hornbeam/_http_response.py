@@ -14,8 +14,8 @@ next:
 
 The head of a response waits for its first body message: so a small response goes out
 as one message, and an application that fails in between still gets its 500 through. But
-not for long: soon the host has it go out alone. A client may wait for it (an event stream
-before its first event), and the node's clock for the start of the response runs.
+not for long: soon the host has it go out alone. A client may wait for it (an event
+stream before its first event), and the node's clock for the start of the response runs.
 
 Flow control. At most a window of the response's body is unacknowledged. A part that
 does not fit waits in `_pending`, from where acknowledgements take it piece by piece;

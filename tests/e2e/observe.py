@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the end-to-end tests look at from outside: processes, memory, the node's tables."""
+"""What the end-to-end tests look at from outside: processes, memory, tables."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Server:
         """Process ids of the workers that run."""
         return _integers(
             self.node.eval(
-                f"[P || #{{os_pid := P}} <- maps:get(workers, hornbeam:info({self.name})),"
-                " is_integer(P)]"
+                "[Pid || #{os_pid := Pid} <-"
+                f" maps:get(workers, hornbeam:info({self.name})), is_integer(Pid)]"
             )
         )
 
@@ -102,7 +102,7 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 def python_processes(node: Node) -> list[int]:
-    """The workers of a node, as the operating system sees them, and all their children."""
+    """The workers of a node as the operating system sees them, and their children."""
     return [
         pid
         for pid, command in descendants(node.os_pid).items()

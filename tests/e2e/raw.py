@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A strict HTTP/1.1 client on bare sockets.
 
-What goes out is whatever bytes the test wants, also wrong ones and half ones. What comes back
-is parsed by h11, after checks of what h11 lets pass: bare line ends, framing headers where none
-may be, headers that may be there once only. So a malformed answer fails the test that got it,
-whatever that test is about.
+What goes out is whatever bytes the test wants, also wrong ones and half ones. What
+comes back is parsed by h11, after checks of what h11 lets pass: bare line ends, framing
+headers where none may be, headers that may be there once only. So a malformed answer
+fails the test that got it, whatever that test is about.
 """
 
 from __future__ import annotations
@@ -336,7 +336,7 @@ def request(
     *,
     version: str = "1.1",
 ) -> bytes:
-    """The bytes of a request; a body brings its content-length unless that is among the headers."""
+    """The bytes of a request; content-length is added where nothing tells of the body."""
     lines = [f"{method} {target} HTTP/{version}"]
     given = list(headers)
     names = {name.lower() for name, _ in given}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ASGI contract for HTTP, clause by clause, as the application and the client see it."""
+"""The ASGI contract for HTTP, clause by clause, as application and client see it."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def test_receive_an_empty_chunked_body(client: Connection) -> None:
 def test_receive_after_the_body_waits(
     server: Server, client: Connection, name: str
 ) -> None:
-    """It waits, also twice at a time, and gives the disconnect with the response's end."""
+    """It waits, also twice at a time; with the response's end comes the disconnect."""
     assert client.post(f"/after-body/{name}", b"body").text == "done"
     disconnect = {"type": "http.disconnect"}
     assert ask(server, f"/wait/{name}") == (True, [disconnect] * 3)
@@ -314,7 +314,7 @@ def test_headers_as_a_tuple_of_tuples(client: Connection) -> None:
 
 
 def test_anything_iterable(client: Connection) -> None:
-    """Headers from a generator, a status that is an enum, a body that is a memoryview."""
+    """Headers from a generator, a status from an enum, a body that is a memoryview."""
     answer = client.get("/generated")
     assert (answer.status, answer.body) == (202, b"view")
     assert (answer.one("x-first"), answer.one("x-second")) == (b"1", b"2")
@@ -358,7 +358,7 @@ def test_an_empty_part_sends_the_head(
 
 
 def test_headers_that_come_again(client: Connection) -> None:
-    """Each in a line of its own, in the application's order; cookies are never joined."""
+    """Each in a line of its own, in the given order; cookies are never joined."""
     headers = [
         (b"set-cookie", b"a=1; expires=Thu, 01 Jan 2099 00:00:00 GMT"),
         (b"x-many", b"1"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clients that leave: the application is told, can clean up, and nothing is left behind."""
+"""Clients that leave: the application is told, can clean up, and nothing stays."""
 
 from __future__ import annotations
 
@@ -240,7 +240,8 @@ def count_all(server: Server) -> dict[str, int]:
     names = ("processes", "ports", "tables", "rows", "atoms", "bytes")
     # The second time, so that what asking makes is there already.
     ask(server, "/objects")
-    counts = dict(zip(names, node_counts, strict=True)) | ask(server, "/objects")
+    counts: dict[str, int] = dict(zip(names, node_counts, strict=True))
+    counts |= ask(server, "/objects")
     counts["files"] = sum(
         len(list_descriptors(pid))
         for pid in [server.node.os_pid, *server.worker_pids()]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Applications that fail: what the client sees, what the log has, and that others go on."""
+"""Applications that fail: what clients see, what the log has, and that others go on."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def ask(server: Server, target: str, method: str = "GET") -> Any:
 
 
 def wait_for_traceback(server: Server, secret: str) -> str:
-    """The record of a failure in the node's log: everything from its head to the secret."""
+    """The record of a failure in the node's log, from its head to the secret."""
     found = server.node.wait_for_output(
         rf"request \d+: [^\n]*\n(?:(?!REPORT)[^\0])*?secret is {secret}"
     )
@@ -54,7 +54,7 @@ def wait_for_traceback(server: Server, secret: str) -> str:
 def test_raises_before_anything_is_sent(
     server: Server, client: Connection, name: str, when: str
 ) -> None:
-    """500 without a word of why; the log has the traceback, under the request's number."""
+    """500 without a word of why; the log has the traceback and the request's number."""
     answer = client.get(f"/raises/{when}?{name}")
     assert answer.status == 500
     assert answer.one("content-type") == b"text/plain; charset=utf-8"

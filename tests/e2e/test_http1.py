@@ -212,6 +212,23 @@ def test_bad_request_behind_a_stream(
         assert cut.received in (b"one", b"onetwo")
 
 
+def test_chunked_request_behind_another(
+    server: Server, client: Connection, name: str
+) -> None:
+    """Is not waited with: the connection ends, as it may at any time (RFC 9112 9.3.2)."""
+    post = request("POST", "/echo", [("Transfer-Encoding", "chunked")])
+    client.send(request(target=f"/hold/{name}"))
+    ask(server, f"/wait/held-{name}")
+    client.send(post + chunked(b"body"))
+
+    with pytest.raises(Cut) as caught:
+        client.read_response()
+
+    assert caught.value.received == b""
+    ask(server, f"/open/{name}", "POST")
+    wait_until(lambda: server.in_flight() == 0, "the worker is rid of it")
+
+
 # Expect: 100-continue.
 
 
@@ -274,7 +291,11 @@ def test_chunked_request(client: Connection) -> None:
     """Chunks, their extensions and the trailer section do not show."""
     body = b"3\r\none\r\n3;name=value\r\ntwo\r\n00A\r\n0123456789\r\n0\r\n\r\n"
     client.send(request("POST", "/echo", [("Transfer-Encoding", "chunked")]) + body)
-    assert client.read_response("POST").body == b"onetwo0123456789"
+    answer = client.read_response("POST")
+    assert answer.body == b"onetwo0123456789"
+    # What follows chunks is not believed to be a request.
+    assert answer.one("connection") == b"close"
+    client.read_eof()
 
 
 def test_chunked_request_part_by_part(

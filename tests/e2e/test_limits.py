@@ -24,7 +24,8 @@ MAX_BODY = 1000
 @pytest.fixture(scope="module")
 def server(node: Node) -> Iterator[Server]:
     options = (
-        f"#{{max_request_line_size => {MAX_REQUEST_LINE}, max_header_size => {MAX_HEADER},"
+        f"#{{max_request_line_size => {MAX_REQUEST_LINE},"
+        f" max_header_size => {MAX_HEADER},"
         f" max_headers => {MAX_HEADERS}, max_body => {MAX_BODY}}}"
     )
 
@@ -89,7 +90,7 @@ def test_request_line_without_end(client: Connection) -> None:
 
 
 def head_of_size(size: int, lines: int = 1) -> bytes:
-    """A head whose header section has that size: names, values, and 4 bytes for each line."""
+    """A head whose header section has that size, line ends included."""
     rest = size - len("host: x\r\n")
     first = rest - (lines - 1) * len("x-0: \r\n")
     values = [f"X-{number}: " for number in range(lines)]
@@ -483,6 +484,18 @@ BAD = {
     "chunk-too-long": post(TE, rest=b"3\r\n12345\r\n0\r\n\r\n"),
     "chunk-lf": post(TE, rest=b"5\n12345\n0\n\n"),
     "chunk-space": post(TE, rest=b" 5\r\n12345\r\n0\r\n\r\n"),
+    "chunk-zeros": post(TE, rest=b"0" * 40 + b"\r\n\r\n"),
+    "chunk-cr": post(TE, rest=b"5\r\r\n12345\r\n0\r\n\r\n"),
+    "chunk-extension-lf": post(TE, rest=b"5;a\nb\r\n12345\r\n0\r\n\r\n"),
+    "chunk-extension-nul": post(TE, rest=b"5;a\0b\r\n12345\r\n0\r\n\r\n"),
+    "chunk-extension-none": post(TE, rest=b"5 x\r\n12345\r\n0\r\n\r\n"),
+    "chunk-extension-endless": post(TE, rest=b"5;" + b"x" * 2000),
+    "chunk-end-missing": post(TE, rest=b"5\r\n123450\r\n\r\n"),
+    "trailer-fold": post(TE, rest=b"0\r\nX: a\r\n b\r\n\r\n"),
+    "trailer-no-colon": post(TE, rest=b"0\r\nX\r\n\r\n"),
+    "trailer-lf": post(TE, rest=b"0\r\nX: a\n\r\n"),
+    "trailer-request": post(TE, rest=b"0\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "trailers-endless": post(TE, rest=b"0\r\n" + b"X: a\r\n" * 5000),
     # Lines that are none.
     "obs-fold": get("Host: x", "X: a", " b"),
     "obs-fold-tab": get("Host: x", "X: a", "\tb"),
@@ -543,27 +556,18 @@ BAD = {
     "empty-lines": b"\r\n" * 20 + get("Host: x"),
 }
 
-# Chunks are looked at while they come: the application may have answered, or its answer be
-# cut. What counts is that nothing behind them is believed.
-ANSWERED_EARLY = frozenset(case for case in BAD if case.startswith("chunk-"))
-
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_request(server: Server, client: Connection, name: str, case: str) -> None:
     """An error and the end: no second response, and no second request seen."""
     smuggled = SMUGGLED.replace(b"{name}", name.encode())
 
-    try:
-        client.send(BAD[case] + smuggled)
-        check_refusal(client, 400, 413, 501, 505)
-    except Cut as cut:
-        assert case in ANSWERED_EARLY
-        assert cut.received == b""
-
+    client.send(BAD[case] + smuggled)
+    check_refusal(client, 400, 413, 501, 505)
     assert ask(server, f"/seen/{name}") is False
 
 
-@pytest.mark.parametrize("case", sorted(set(BAD) - ANSWERED_EARLY))
+@pytest.mark.parametrize("case", BAD)
 def test_bad_request_byte_by_byte(client: Connection, case: str) -> None:
     """However it comes, it is no request."""
     try:
@@ -587,6 +591,8 @@ TOLERATED = {
     "cl-zeros": post("Content-Length: 005", rest=b"12345"),
     "cl-space": post("Content-Length:   5  ", rest=b"12345"),
     "chunk-zeros": post(TE, rest=b"0005\r\n12345\r\n000\r\n\r\n"),
+    "chunk-space-behind": post(TE, rest=b"5  \r\n12345\r\n0\r\n\r\n"),
+    "chunk-upper": post(TE, rest=b'A;\t a = "b"\r\n0123456789\r\n0;z\r\n\r\n'),
     "chunk-extension": post(TE, rest=b"5;a=b\r\n12345\r\n0\r\n\r\n"),
     "latin-1": get("Host: x", "X: caf\xe9"),
     "tab-in-value": get("Host: x", "X: a\tb"),

@@ -42,7 +42,7 @@ def lines(log: Path) -> list[str]:
 
 @contextmanager
 def nothing_left(node: Node) -> Iterator[None]:
-    """Check that a block leaves no process, socket or table, in the node or beside it."""
+    """Check that a block leaves no process, port or table, in the node or beside it."""
     # What is made once; the resolver has a process and a port.
     node.eval("application:ensure_all_started(hornbeam)")
     node.eval('inet:getaddr("nowhere.invalid", inet)')
@@ -137,7 +137,7 @@ BROKEN_MODULES = {
 @pytest.mark.parametrize("case", BROKEN_MODULES)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_app_import_failed(node: Node, tmp_path: Path, case: str, workers: int) -> None:
-    """With Python's traceback, in the reason and in the sentence, and no frames of ours."""
+    """With Python's traceback, in reason and sentence, and without frames of ours."""
     source, message = BROKEN_MODULES[case]
     (tmp_path / "broken.py").write_text(source)
     error = fail(node, "broken:app", f"#{{workers => {workers}}}", tmp_path)
@@ -200,7 +200,7 @@ def test_loop_unavailable(node: Node, bare_venv: Path) -> None:
 
 
 def test_venv(node: Node, bare_venv: Path) -> None:
-    """Its interpreter runs the workers; `auto` is asyncio there, as there is no uvloop."""
+    """Its interpreter runs the workers; `auto` is asyncio where there is no uvloop."""
     with serving(node, "life", in_venv(bare_venv, loop="auto")) as server:
         assert server.worker_facts("loop") == ["asyncio"]
         executable = Path(f"/proc/{server.worker_pids()[0]}/cmdline").read_text()
@@ -497,7 +497,7 @@ def is_refused(server: Server) -> bool:
 
 
 def test_stop_drains(node: Node, log: Path) -> None:
-    """No new connections, idle ones closed, what runs is finished, then the shutdown."""
+    """No new connections, no idle ones; what runs is finished, then the shutdown."""
     with serving(node, "life", life(log)) as server:
         busy, idle = Connection(server.url), Connection(server.url)
 

@@ -199,7 +199,7 @@ def test_dying_again_and_again(node: Node, tmp_path: Path) -> None:
 
 
 def test_stopped_process(node: Node) -> None:
-    """SIGSTOP: no new requests go there, and SIGCONT brings it back with nothing lost."""
+    """SIGSTOP: no new requests go there; SIGCONT brings it back with nothing lost."""
     options = "#{workers => 2, heartbeat => 50}"
 
     with serving(node, "faults", options) as server:

@@ -93,7 +93,7 @@ async def late(scope: Scope, receive: Receive, send: Send) -> None:
 
 @application.add
 async def blocked_send(scope: Scope, receive: Receive, send: Send) -> None:
-    """Sends more than anybody takes; leaves how its send() ended, and that it cleaned up."""
+    """Sends more than anybody takes; leaves how that ended, and that it cleaned up."""
     name = rest_of_path(scope)
     outcome: list[object] = []
 

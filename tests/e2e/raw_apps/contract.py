@@ -90,7 +90,7 @@ async def parts(scope: Scope, receive: Receive, send: Send) -> None:
 
 @application.add
 async def counting(scope: Scope, receive: Receive, send: Send) -> None:
-    """Reads the body part by part; the gate NAME-COUNT opens when COUNT bytes are there."""
+    """Reads part by part; the gate NAME-COUNT opens when COUNT bytes are there."""
     count, more = 0, True
 
     while more:
@@ -106,8 +106,8 @@ async def counting(scope: Scope, receive: Receive, send: Send) -> None:
 async def script(scope: Scope, receive: Receive, send: Send) -> None:
     """/script/NAME?STEPS: takes steps, and leaves how each went at the gate NAME.
 
-    A step is a message to send, or one of the words below. An error of send() ends it unless
-    the step before was `catch`.
+    A step is a message to send, or one of the words below. An error of send() ends it
+    unless an earlier step was `catch`.
     """
     outcomes: list[object] = []
 
@@ -187,7 +187,7 @@ async def after_body(scope: Scope, receive: Receive, send: Send) -> None:
 
 @application.add
 async def until_disconnect(scope: Scope, receive: Receive, send: Send) -> None:
-    """Waits for the client's end; leaves when it was noticed, and what send() says then."""
+    """Waits for the client's end; leaves when that was, and what send() says then."""
     await read_body(receive)
     gate(f"{rest_of_path(scope)}-waits").open()
     message = await receive()

@@ -44,7 +44,7 @@ async def worker(scope: Scope, receive: Receive, send: Send) -> None:
 
 @application.add
 async def hold(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with its process when the gate of that name is opened in it, or the body comes."""
+    """Answers with its process when the body is there."""
     name = rest_of_path(scope)
     gate(f"{name}-held").open()
     await read_body(receive)
@@ -146,7 +146,7 @@ async def blocks(scope: Scope, receive: Receive, send: Send) -> None:
 
 @application.add
 async def dies(scope: Scope, receive: Receive, send: Send) -> None:
-    """/dies/HOW?MARKER: ends the process if the file is there, which it removes before."""
+    """/dies/HOW?MARKER: removes the file and ends the process, if the file is there."""
     how = rest_of_path(scope)
     marker = Path(unquote(scope["query_string"].decode()))
     await read_body(receive)
@@ -157,7 +157,7 @@ async def dies(scope: Scope, receive: Receive, send: Send) -> None:
 
     if how != "always":
         try:
-            marker.unlink()
+            marker.unlink()  # noqa: ASYNC240
         except FileNotFoundError:
             await respond(send, str(os.getpid()))
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An application that prints, forks, starts programs and calls the node from everywhere."""
+"""An application that prints, forks, starts programs, and calls the node all over."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def reads_input(scope: Scope, receive: Receive, send: Send) -> None:
 async def descriptors(scope: Scope, receive: Receive, send: Send) -> None:
     """What this process has, and what one gets from it that inherits all there is."""
     own = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in (3, 4)}
-    child = subprocess.run(
+    child = subprocess.run(  # noqa: ASYNC221
         [sys.executable, "-c", SHOW_DESCRIPTORS],
         close_fds=False,
         stdout=subprocess.PIPE,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An application whose lifespan does what the variable LIFESPAN says.
 
-What happens is written to the file that LIFE_LOG names, a line each, as nobody can ask a
-worker that has ended.
+What happens is written to the file that LIFE_LOG names, a line each, as nobody can ask
+a worker that has ended.
 """
 
 from __future__ import annotations

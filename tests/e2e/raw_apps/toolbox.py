@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the raw applications share: routes by the first part of the path, gates and records.
+"""What the raw applications share: routes by the first part of the path, and gates.
 
-A gate is opened once and waited for by name; a record is a value that one request leaves and
-another one waits for. Both need a server with one worker.
+A gate is opened once, and may leave a value then; other requests wait for it by its
+name. That needs a server with one worker.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@
 -export([resume/1]).
 -export([cut/1]).
 -export([reset/1]).
+-export([abandon/0]).
 
 %% internal
 -export([init/4]).
@@ -115,6 +116,14 @@ reset(Context = #{socket := Socket, transport := Transport}) ->
     _ = Transport:setopts(Socket, [{linger, {true, 0}}]),
     _ = Transport:close(Socket),
     cut(Context).
+
+%% @doc End the calling connection now, where Cowboy's parser must not go on: it catches whatever a
+%% stream handler throws. Workers learn that the client has gone when they look whether this process
+%% lives.
+-spec abandon() -> ok.
+abandon() ->
+    true = exit(self(), kill),
+    ok.
 
 %% Cowboy's parser takes a line that ends in LF alone for one that ends in CRLF, until it falls off
 %% its end: the client's fault, not one to fill the log with.

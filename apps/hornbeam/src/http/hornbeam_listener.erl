@@ -141,16 +141,20 @@ handle_info({'EXIT', Reaper, Reason}, State = #state{reaper = Reaper, config = C
 handle_info({'EXIT', _, normal}, State) ->
     {noreply, State};
 handle_info({'EXIT', _, Reason}, State) ->
-    {stop, Reason, State}.
+    {stop, Reason, State};
+handle_info(Message, State) ->
+    ?LOG_WARNING(#{what => unexpected_message, message => Message}),
+    {noreply, State}.
 
 -spec terminate(term(), #state{}) -> ok.
-terminate(_Reason, State = #state{listeners = Listeners, connections = Connections}) ->
+terminate(_Reason, State = #state{listeners = Listeners, config = Config}) ->
     Refs = [Ref || {Ref, _} <- Listeners],
     _ = [ranch:suspend_listener(Ref) || Ref <- Refs],
-    DeadlineMs = erlang:monotonic_time(millisecond) + drain_ms(State),
+    #{shutdown_timeout := TimeoutMs} = Config,
+    DeadlineMs = erlang:monotonic_time(millisecond) + TimeoutMs,
     %% What is left of the time after the drain is for tasks that go on behind their responses.
     ok = hornbeam_pool:stop_by(State#state.name, DeadlineMs),
-    drain(Connections, DeadlineMs),
+    drain(State, DeadlineMs),
     _ = [ranch:stop_listener(Ref) || Ref <- Refs],
     lists:foreach(fun hornbeam_socket_file:remove/1, [Address || {_, Address} <- Listeners]).
 
@@ -285,31 +289,28 @@ shown({_, Address = #{path := Path}}) ->
 
 %%% Drain
 
-%% Without the pool no response can come any more.
-drain_ms(#state{name = Name, config = #{shutdown_timeout := TimeoutMs}}) ->
-    Pid = hornbeam_pool:pool_pid(Name),
-    case is_pid(Pid) andalso is_process_alive(Pid) of
-        true -> TimeoutMs;
-        false -> 0
-    end.
-
 %% Every connection is told at once; new ones cannot come. One that was accepted a moment before the
 %% sockets were closed is told in the next round.
-drain(Connections, DeadlineMs) ->
-    case hornbeam_reaper:finish_all(Connections) of
+drain(State, DeadlineMs) ->
+    case hornbeam_reaper:finish_all(State#state.connections) of
         [] -> ok;
-        Pids -> await_gone(Pids, Connections, DeadlineMs)
+        Pids -> await_gone(Pids, State, DeadlineMs)
     end.
 
-await_gone(Pids, Connections, DeadlineMs) ->
-    case erlang:monotonic_time(millisecond) >= DeadlineMs of
+await_gone(Pids, State, DeadlineMs) ->
+    case erlang:monotonic_time(millisecond) >= DeadlineMs orelse is_deserted(State) of
         true ->
             ?LOG_WARNING(#{what => drain_timeout, connections => length(Pids)});
         false ->
             case lists:filter(fun is_process_alive/1, Pids) of
-                [] -> drain(Connections, DeadlineMs);
+                [] -> drain(State, DeadlineMs);
                 Left ->
                     receive after ?DRAIN_POLL_MS -> ok end,
-                    await_gone(Left, Connections, DeadlineMs)
+                    await_gone(Left, State, DeadlineMs)
             end
     end.
+
+%% Without the pool no response can come any more.
+is_deserted(#state{name = Name}) ->
+    Pool = hornbeam_pool:pool_pid(Name),
+    not (is_pid(Pool) andalso is_process_alive(Pool)).

@@ -11,6 +11,7 @@
 -export([check/2]).
 -export([new/3]).
 -export([version/1]).
+-export([takes_trailers/1]).
 
 -export_type([limits/0, refusal/0]).
 
@@ -61,6 +62,18 @@ new(Req, Client, Server) ->
 version('HTTP/1.1') -> <<"1.1">>;
 version('HTTP/1.0') -> <<"1.0">>;
 version('HTTP/2') -> <<"2">>.
+
+%% @doc Whether the client has said that it takes trailers.
+-spec takes_trailers(cowboy_req:req()) -> boolean().
+takes_trailers(#{headers := #{<<"te">> := TE}}) ->
+    %% Cowlib's, which fails for what is malformed.
+    try cow_http_hd:parse_te(TE) of
+        {Trailers, _} -> Trailers =:= trailers
+    catch
+        error:_ -> false
+    end;
+takes_trailers(_) ->
+    false.
 
 %% Cowboy has taken Transfer-Encoding out; an application may want to know.
 headers(#{headers := Headers, has_body := true, body_length := undefined, version := Version})

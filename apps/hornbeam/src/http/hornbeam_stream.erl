@@ -19,10 +19,8 @@
 %% stream comes back only after that, and then the bytes are acknowledged to the worker. Request
 %% bodies: see {@link hornbeam_flow}.
 %%
-%% Smuggling. Cowboy's decoder of chunked bodies is lenient about chunk extensions and hands
-%% trailers on as if they were the next request. So nothing that follows a chunked body on the
-%% same HTTP/1 connection is believed: the response says `connection: close' and requests that were
-%% parsed from there are never dispatched.
+%% Smuggling. Nothing that follows a chunked body on the same HTTP/1 connection is believed: the
+%% response says `connection: close', and {@link hornbeam_upload} takes the connection over.
 -module(hornbeam_stream).
 
 -behaviour(cowboy_stream).
@@ -36,7 +34,7 @@
 -export([terminate/3]).
 -export([early_error/5]).
 
--export_type([server/0]).
+-export_type([server/0, state/0]).
 
 -type server() :: #{
     name := atom(),
@@ -93,13 +91,12 @@
     unacked = 0 :: non_neg_integer()
 }).
 
--type state() :: #stream{} | refused.
+-opaque state() :: #stream{} | handed_over.
 
-%% Process dictionary of a connection: the HTTP/1 stream whose response is due, the last one that
-%% was parked behind it, and whether a chunked body has been seen (HTTP/1 only).
+%% Process dictionary of a connection (HTTP/1 only): the stream whose response is due, and the last
+%% one that was parked behind it.
 -define(CURRENT, hornbeam_current).
 -define(LAST_PARKED, hornbeam_last_parked).
--define(DISTRUSTED, hornbeam_distrusted).
 
 %% Pipelined requests that may wait behind the current one; a client that sends more is cut off.
 -define(MAX_PIPELINED, 64).
@@ -110,23 +107,15 @@
     {cowboy_stream:commands(), state()}.
 init(StreamId, Req, Opts) ->
     #{hornbeam := Server, hornbeam_connection := Connection} = Opts,
-    case get(?DISTRUSTED) of
-        true ->
-            _ = is_too_far_ahead(StreamId) andalso hornbeam_connection:cut(Connection),
-            {[], refused};
-        undefined ->
-            hornbeam_connection:stream_began(Connection),
-            Stream = new(StreamId, Req, Server, Connection),
-            case hornbeam_scope:check(Req, Server) of
-                ok -> admit(Stream, Req);
-                {refuse, {Status, Why}} -> refuse(Status, Why, Stream)
-            end
+    hornbeam_connection:stream_began(Connection),
+    Stream = new(StreamId, Req, Server, Connection),
+    case hornbeam_scope:check(Req, Server) of
+        ok -> admit(Stream, Req);
+        {refuse, {Status, Why}} -> refuse(Status, Why, Stream)
     end.
 
 -spec data(cowboy_stream:streamid(), cowboy_stream:fin(), binary(), state()) ->
     {cowboy_stream:commands(), state()}.
-data(_StreamId, _IsFin, _Data, refused) ->
-    {[], refused};
 data(_StreamId, _IsFin, _Data, Stream = #stream{phase = over}) ->
     {[], Stream};
 data(_StreamId, fin, _Data, Stream = #stream{phase = skipping}) ->
@@ -147,8 +136,9 @@ data(_StreamId, IsFin, Data, Stream0) ->
     end.
 
 -spec info(cowboy_stream:streamid(), term(), state()) -> {cowboy_stream:commands(), state()}.
-info(_StreamId, _Message, refused) ->
-    {[], refused};
+%% Cowboy's `101 Switching Protocols', which is none for the client.
+info(_StreamId, _Message, handed_over) ->
+    {[], handed_over};
 %% Cowboy wants to complete a response that was broken off: it must not look complete.
 info(_StreamId, {data, fin, <<>>}, Stream) ->
     {[], Stream};
@@ -166,7 +156,6 @@ info(_StreamId, _Message, Stream = #stream{phase = Phase})
 %% `Upgrade: h2c': the request came by HTTP/1.1, its answer goes by HTTP/2, and so does what follows.
 info(_StreamId, {switch_protocol, _, _, _} = Switch, Stream) ->
     _ = erase(?CURRENT),
-    _ = erase(?DISTRUSTED),
     {[Switch], Stream#stream{version = 'HTTP/2', close = false}};
 info(_StreamId, unpark, Stream = #stream{phase = parked}) ->
     %% The time behind others does not count: it is not this request's.
@@ -188,7 +177,7 @@ info(_StreamId, _Message, Stream) ->
     {[], Stream}.
 
 -spec terminate(cowboy_stream:streamid(), cowboy_stream:reason(), state()) -> ok.
-terminate(_StreamId, _Reason, refused) ->
+terminate(_StreamId, _Reason, handed_over) ->
     ok;
 terminate(StreamId, _Reason, Stream) ->
     #stream{connection = Connection, phase = Phase, server = #{name := Name}} = Stream,
@@ -231,9 +220,7 @@ new(StreamId, Req, Server = #{window := Window}, Connection) ->
         close = is_chunked_http1(Req)
     }.
 
-%% A chunked body on HTTP/1: from here on the connection's further requests are not believed.
-admit(Stream0 = #stream{close = Close}, Req) ->
-    _ = Close andalso put(?DISTRUSTED, true),
+admit(Stream0, Req) ->
     #stream{id = StreamId, connection = #{client := Client, server := Address}} = Stream0,
     Stream = Stream0#stream{scope = hornbeam_scope:new(Req, Client, Address)},
     case Stream#stream.version =:= 'HTTP/2' orelse get(?CURRENT) of
@@ -241,14 +228,25 @@ admit(Stream0 = #stream{close = Close}, Req) ->
             dispatch(new, Stream);
         undefined ->
             put(?CURRENT, StreamId),
-            dispatch(new, Stream);
+            dispatch_or_hand_over(Stream, Req);
         _ ->
             park(is_too_far_ahead(StreamId), Stream)
     end.
 
+dispatch_or_hand_over(Stream = #stream{body_complete = false, body_length = undefined}, Req) ->
+    Start = #{stream_id => Stream#stream.id, stream => Stream, method => Stream#stream.method,
+              takes_trailers => hornbeam_scope:takes_trailers(Req)},
+    {[{switch_protocol, #{}, hornbeam_upload, Start}], handed_over};
+dispatch_or_hand_over(Stream, _) ->
+    dispatch(new, Stream).
+
 park(true, Stream) ->
     hornbeam_connection:cut(Stream#stream.connection),
     {[], Stream#stream{phase = over}};
+%% It can't be handed over before its turn, and Cowboy must not get to the chunks until then.
+park(false, Stream = #stream{body_complete = false, body_length = undefined}) ->
+    hornbeam_connection:abandon(),
+    {[], Stream};
 park(false, Stream) ->
     put(?LAST_PARKED, Stream#stream.id),
     {[], Stream#stream{phase = parked}}.

@@ -1,0 +1,247 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private One HTTP/1.1 request with a chunked body, and after it the end of the connection.
+%%
+%% Takes such a connection over from Cowboy, whose decoder waits for ever for the rest of what is no
+%% chunk, keeping all that comes, counts the digits of a size without end, and takes trailers for the
+%% next request. Does for {@link hornbeam_stream} what Cowboy does for a stream: hands it the body and
+%% the messages, carries out its commands, with the same count of flow. As nothing that follows is
+%% believed, there is no next request, and the end of the response is that of the connection.
+-module(hornbeam_upload).
+
+%% Called by cowboy_http for the command switch_protocol.
+-export([takeover/7]).
+
+%% sys
+-export([system_continue/3]).
+-export([system_terminate/4]).
+-export([system_code_change/4]).
+
+-export_type([start/0]).
+
+-type start() :: #{
+    stream_id := cowboy_stream:streamid(),
+    stream := hornbeam_stream:state(),
+    method := binary(),
+    %% Whether the client has said that it takes trailers.
+    takes_trailers := boolean()
+}.
+
+-record(state, {
+    parent :: pid(),
+    socket :: inet:socket() | ssl:sslsocket(),
+    transport :: module(),
+    active_n :: pos_integer(),
+    start :: start(),
+    stream :: hornbeam_stream:state(),
+    %% `complete' when the body is there.
+    decoder :: hornbeam_chunked:decoder() | complete,
+    %% As in Cowboy: below 1 the socket is not read.
+    flow :: integer() | infinity,
+    %% What has been written, and how the body goes on.
+    out = nothing :: nothing | sized | chunked | bodiless | complete
+}).
+
+%% How long the client may go on sending after its response.
+-define(LINGER_MS, 1000).
+
+-spec takeover(pid(), ranch:ref(), inet:socket() | ssl:sslsocket(), module(), cowboy:opts(),
+               binary(), start()) -> no_return().
+takeover(Parent, _Ref, Socket, Transport, Opts, Buffer, Start) ->
+    process_flag(trap_exit, true),
+    #{active_n := ActiveN, initial_stream_flow_size := Window} = Opts,
+    State0 = #state{parent = Parent, socket = Socket, transport = Transport, active_n = ActiveN,
+                    start = Start, stream = maps:get(stream, Start),
+                    decoder = hornbeam_chunked:new(), flow = Window},
+    State = received(Buffer, info(unpark, State0)),
+    activate(State),
+    loop(State).
+
+loop(State = #state{socket = Socket, transport = Transport, parent = Parent}) ->
+    {Data, Closed, Error, Passive} = Transport:messages(),
+    receive
+        {Data, Socket, Bytes} ->
+            loop(received(Bytes, State));
+        {Closed, Socket} ->
+            terminate({socket_error, closed, 'The socket has been closed.'}, State);
+        {Error, Socket, Reason} ->
+            terminate({socket_error, Reason, 'An error has occurred on the socket.'}, State);
+        {Passive, Socket} ->
+            activate(State),
+            loop(State);
+        {{Pid, _}, Message} when Pid =:= self() ->
+            loop(info(Message, State));
+        {'EXIT', Parent, Reason} ->
+            terminate({stop, {exit, Reason}, 'Parent process terminated.'}, State);
+        {system, From, Request} ->
+            sys:handle_system_msg(Request, From, Parent, ?MODULE, [], State);
+        {'$gen_call', From, Call} ->
+            %% Ranch takes connections for supervisors; this one has no children.
+            cowboy_children:handle_supervisor_call(Call, From, cowboy_children:init(), ?MODULE),
+            loop(State);
+        %% Timers of Cowboy's that fired while they were cancelled.
+        _ ->
+            loop(State)
+    end.
+
+%%% From the client
+
+received(_, State = #state{decoder = complete}) ->
+    State;
+received(Bytes, State = #state{decoder = Decoder}) ->
+    case hornbeam_chunked:decode(Bytes, Decoder) of
+        {more, <<>>, Next} -> State#state{decoder = Next};
+        {more, Body, Next} -> body(nofin, Body, State#state{decoder = Next});
+        {done, Body, _Rest} -> body(fin, Body, State#state{decoder = complete});
+        {error, Why} -> malformed(Why, State)
+    end.
+
+body(IsFin, Body, State = #state{start = #{stream_id := StreamId}, stream = Stream0}) ->
+    {Commands, Stream} = hornbeam_stream:data(StreamId, IsFin, Body, Stream0),
+    commands(Commands, count(IsFin, byte_size(Body), State#state{stream = Stream})).
+
+count(fin, _, State) ->
+    State#state{flow = infinity};
+count(nofin, Bytes, State = #state{flow = Flow0}) ->
+    Flow = Flow0 - Bytes,
+    _ = Flow =< 0 andalso setopts([{active, false}], State),
+    State#state{flow = Flow}.
+
+%% An answer where none has begun; else the response breaks off.
+malformed(Why, State = #state{out = nothing}) ->
+    terminate({connection_error, protocol_error, Why}, info({response, 400, #{}, <<>>}, State));
+malformed(Why, State) ->
+    terminate({connection_error, protocol_error, Why}, State).
+
+info(Message, State = #state{start = #{stream_id := StreamId}, stream = Stream0}) ->
+    {Commands, Stream} = hornbeam_stream:info(StreamId, Message, Stream0),
+    commands(Commands, State#state{stream = Stream}).
+
+%%% To the client
+
+commands([Command | Rest], State) -> commands(Rest, command(Command, State));
+commands([], State) -> State.
+
+command({inform, Status, Headers}, State = #state{out = nothing}) ->
+    send(head(Status, Headers), State);
+command({response, Status, Headers, Body}, State = #state{out = nothing}) ->
+    send([head(Status, Headers), Body], State#state{out = complete});
+command({headers, Status, Headers}, State = #state{out = nothing}) ->
+    headers(Status, Headers, State);
+command({data, IsFin, Data}, State) ->
+    send(framed(IsFin, Data, State), ended(IsFin, State));
+command({trailers, Trailers}, State) ->
+    send(last_chunk(Trailers, State), ended(fin, State));
+command({flow, Bytes}, State = #state{flow = Flow}) when is_integer(Flow) ->
+    Credited = State#state{flow = max(Flow, 0) + Bytes},
+    _ = Flow =< 0 andalso activate(Credited),
+    Credited;
+command({flow, _}, State) ->
+    State;
+command(stop, State) ->
+    terminate(normal, State).
+
+headers(Status, Headers0, State = #state{start = #{method := Method}}) ->
+    Headers = case takes_trailers(State) of
+        true -> Headers0;
+        false -> maps:remove(<<"trailer">>, Headers0)
+    end,
+    HasBody = hornbeam_response:has_body(cow_http:status_to_integer(Status), Method),
+    case Headers of
+        _ when not HasBody ->
+            send(head(Status, Headers), State#state{out = bodiless});
+        #{<<"content-length">> := _} ->
+            send(head(Status, Headers), State#state{out = sized});
+        #{} ->
+            Chunked = Headers#{<<"transfer-encoding">> => <<"chunked">>},
+            send(head(Status, Chunked), State#state{out = chunked})
+    end.
+
+head(Status, Headers = #{<<"set-cookie">> := Cookies}) ->
+    Lines = maps:to_list(maps:remove(<<"set-cookie">>, Headers)),
+    cow_http:response(Status, 'HTTP/1.1', Lines ++ [{<<"set-cookie">>, Each} || Each <- Cookies]);
+head(Status, Headers) ->
+    cow_http:response(Status, 'HTTP/1.1', maps:to_list(Headers)).
+
+framed(_, _, #state{out = bodiless}) -> [];
+framed(_, Data, #state{out = sized}) -> Data;
+framed(fin, <<>>, #state{out = chunked}) -> cow_http_te:last_chunk();
+framed(nofin, <<>>, #state{out = chunked}) -> [];
+framed(fin, Data, #state{out = chunked}) -> [cow_http_te:chunk(Data), cow_http_te:last_chunk()];
+framed(nofin, Data, #state{out = chunked}) -> cow_http_te:chunk(Data).
+
+last_chunk(Trailers, State = #state{out = chunked}) ->
+    case takes_trailers(State) of
+        true -> [<<"0\r\n">>, cow_http:headers(maps:to_list(Trailers)), <<"\r\n">>];
+        false -> cow_http_te:last_chunk()
+    end;
+last_chunk(_, _) ->
+    [].
+
+takes_trailers(#state{start = #{takes_trailers := TakesTrailers}}) ->
+    TakesTrailers.
+
+ended(fin, State) -> State#state{out = complete};
+ended(nofin, State) -> State.
+
+send([], State) ->
+    State;
+send(Data, State = #state{socket = Socket, transport = Transport}) ->
+    case Transport:send(Socket, Data) of
+        ok -> State;
+        {error, Reason} -> terminate({socket_error, Reason, 'An error on the socket.'}, State)
+    end.
+
+%%% The socket
+
+activate(State = #state{flow = Flow, active_n = ActiveN}) ->
+    %% `infinity' is above every number in Erlang's order of terms.
+    _ = Flow > 0 andalso setopts([{active, ActiveN}], State),
+    ok.
+
+%% An error here is one of the socket, of which there is a message too.
+setopts(Options, #state{socket = Socket, transport = Transport}) ->
+    _ = Transport:setopts(Socket, Options),
+    ok.
+
+-spec terminate(cowboy_stream:reason(), #state{}) -> no_return().
+terminate(Reason, State = #state{start = #{stream_id := StreamId}, stream = Stream}) ->
+    ok = hornbeam_stream:terminate(StreamId, Reason, Stream),
+    linger(State),
+    exit({shutdown, Reason}).
+
+%% A client that is still sending must read its response before it meets a reset (RFC 9112 9.6).
+linger(State = #state{socket = Socket, transport = Transport, active_n = ActiveN}) ->
+    case Transport:shutdown(Socket, write) of
+        ok ->
+            _ = erlang:send_after(?LINGER_MS, self(), linger_timeout),
+            setopts([{active, ActiveN}], State),
+            discard(State);
+        {error, _} ->
+            ok
+    end.
+
+discard(State = #state{socket = Socket, transport = Transport, active_n = ActiveN}) ->
+    {Data, Closed, Error, Passive} = Transport:messages(),
+    receive
+        {Data, Socket, _} -> discard(State);
+        {Passive, Socket} -> setopts([{active, ActiveN}], State), discard(State);
+        {Closed, Socket} -> ok;
+        {Error, Socket, _} -> ok;
+        linger_timeout -> ok
+    end.
+
+%%% sys
+
+-spec system_continue(pid(), [sys:debug_option()], #state{}) -> no_return().
+system_continue(_, _, State) ->
+    loop(State).
+
+%% Asked to finish: that is what it does anyway.
+-spec system_terminate(term(), pid(), [sys:debug_option()], #state{}) -> no_return().
+system_terminate(_Reason, _, _, State) ->
+    loop(State).
+
+-spec system_code_change(#state{}, module(), term(), term()) -> {ok, #state{}}.
+system_code_change(State, _, _, _) ->
+    {ok, State}.

@@ -1,0 +1,439 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% Sockets: which are open, how long a connection may say nothing, and how all of them end.
+-module(hornbeam_listener_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-export([suite/0]).
+-export([all/0]).
+-export([init_per_suite/1]).
+-export([end_per_suite/1]).
+-export([init_per_testcase/2]).
+-export([end_per_testcase/2]).
+
+-export([port_of_the_system/1]).
+-export([several_addresses/1]).
+-export([unix_socket/1]).
+-export([ipv6/1]).
+-export([address_in_use/1]).
+-export([one_of_several_in_use/1]).
+-export([cannot_bind/1]).
+-export([connections_are_counted/1]).
+-export([connections_are_bounded/1]).
+-export([idle_connection_is_closed/1]).
+-export([silent_connection_is_closed/1]).
+-export([running_request_is_not_idle/1]).
+-export([head_that_drips/1]).
+-export([head_that_drips_after_a_request/1]).
+-export([head_that_never_ends/1]).
+-export([drain_lets_requests_finish/1]).
+-export([drain_closes_idle_connections/1]).
+-export([drain_drops_what_is_behind/1]).
+-export([drain_serves_the_queue/1]).
+-export([drain_has_an_end/1]).
+-export([listener_killed/1]).
+-export([reaper_killed/1]).
+-export([stray_messages/1]).
+
+-import(hornbeam_test_client, [
+    connect/1, send/2, get/2, request/2, response/1, values/2, is_closed/1
+]).
+-import(hornbeam_test_server, [start/2, release/2, await_seen/2, seen/1, sup_child/2]).
+-import(hornbeam_test_wait, [until/1]).
+
+suite() ->
+    [{timetrap, {seconds, 60}}].
+
+all() ->
+    [
+        port_of_the_system,
+        several_addresses,
+        unix_socket,
+        ipv6,
+        address_in_use,
+        one_of_several_in_use,
+        cannot_bind,
+        connections_are_counted,
+        connections_are_bounded,
+        idle_connection_is_closed,
+        silent_connection_is_closed,
+        running_request_is_not_idle,
+        head_that_drips,
+        head_that_drips_after_a_request,
+        head_that_never_ends,
+        drain_lets_requests_finish,
+        drain_closes_idle_connections,
+        drain_drops_what_is_behind,
+        drain_serves_the_queue,
+        drain_has_an_end,
+        listener_killed,
+        reaper_killed,
+        stray_messages
+    ].
+
+init_per_suite(Config) ->
+    {ok, Started} = application:ensure_all_started(hornbeam),
+    [{started, Started} | Config].
+
+end_per_suite(Config) ->
+    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
+
+init_per_testcase(_, Config) ->
+    ok = hornbeam_test_log:start(),
+    [{before, hornbeam_test_server:snapshot()} | hornbeam_test_server:new_folder(Config)].
+
+%% Whatever has happened, a stop leaves nothing.
+end_per_testcase(_, Config) ->
+    _ = hornbeam:stop(),
+    ok = hornbeam_test_log:stop(),
+    hornbeam_test_server:assert_nothing_left(proplists:get_value(before, Config)),
+    until(fun() -> hornbeam_test_server:running(Config) =:= [] end).
+
+%% Port 0 is any port, and `info' says which.
+port_of_the_system(Config) ->
+    Port = start(Config, #{}),
+    Url = list_to_binary("http://127.0.0.1:" ++ integer_to_list(Port)),
+    ?assertMatch(#{address := <<"127.0.0.1">>, port := Port, url := Url}, hornbeam:info()),
+    ?assertMatch(#{status := 200}, request(Port, "/hello")).
+
+%% The application is at each of them.
+several_addresses(Config) ->
+    _ = start(Config, #{bind => ["127.0.0.1:0", "127.0.0.1:0", "127.0.0.2:0"]}),
+    #{listeners := Listeners} = hornbeam:info(),
+    ?assertMatch([_, _, #{address := <<"127.0.0.2">>}], Listeners),
+    [
+        begin
+            {ok, Socket} = gen_tcp:connect(
+                binary_to_list(Address), Port, [binary, {active, false}]
+            ),
+            get(Socket, "/hello"),
+            ?assertMatch(#{status := 200}, response(Socket))
+        end
+     || #{address := Address, port := Port} <- Listeners
+    ].
+
+%% A socket in the file system, which is gone after the server.
+unix_socket(Config) ->
+    Path = filename:join("/tmp", "hornbeam_" ++ os:getpid() ++ ".sock"),
+    ok = hornbeam:start("paths:app", hornbeam_test_server:options(Config, #{bind => "unix:" ++ Path})),
+    Name = list_to_binary(Path),
+    ?assertMatch(#{address := Name, port := undefined}, hornbeam:info()),
+    {ok, Socket} = gen_tcp:connect({local, Path}, 0, [binary, {active, false}]),
+    get(Socket, "/scope"),
+    #{body := Body} = response(Socket),
+    [Server, Client | _] = lists:reverse(binary:split(Body, <<"\n">>, [global])),
+    ?assertEqual(<<"None">>, Client),
+    ?assertEqual(<<"(b'", Name/binary, "', None)">>, Server),
+    ok = hornbeam:stop(),
+    ?assertEqual({error, enoent}, file:read_link_info(Path)).
+
+%% An IPv6 address means IPv6.
+ipv6(Config) ->
+    case gen_tcp:listen(0, [inet6, {ip, {0, 0, 0, 0, 0, 0, 0, 1}}]) of
+        {error, _} ->
+            {skip, "no IPv6 here"};
+        {ok, Probe} ->
+            ok = gen_tcp:close(Probe),
+            Port = start(Config, #{bind => "[::1]:0"}),
+            Url = list_to_binary("http://[::1]:" ++ integer_to_list(Port)),
+            ?assertMatch(#{address := <<"::1">>, url := Url}, hornbeam:info()),
+            {ok, Socket} = gen_tcp:connect("::1", Port, [inet6, binary, {active, false}]),
+            get(Socket, "/scope"),
+            #{body := Body} = response(Socket),
+            ?assertNotEqual(nomatch, binary:match(Body, <<"(b'::1', ">>)),
+            ?assertEqual({error, econnrefused}, gen_tcp:connect({127, 0, 0, 1}, Port, []))
+    end.
+
+%% An error that names the address; workers and all are gone again.
+address_in_use(Config) ->
+    {ok, Socket} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
+    {ok, Port} = inet:port(Socket),
+    Address = "127.0.0.1:" ++ integer_to_list(Port),
+    Text = list_to_binary(Address),
+    ?assertEqual(
+        {error, {address_in_use, #{address => Text}}},
+        hornbeam:start("paths:app", hornbeam_test_server:options(Config, #{bind => Address}))
+    ),
+    ?assertEqual([], hornbeam_test_server:running(Config)).
+
+%% Those that could be had are closed again.
+one_of_several_in_use(Config) ->
+    {ok, Taken} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
+    {ok, Free} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
+    {ok, TakenPort} = inet:port(Taken),
+    {ok, FreePort} = inet:port(Free),
+    ok = gen_tcp:close(Free),
+    Bind = ["127.0.0.1:" ++ integer_to_list(Port) || Port <- [FreePort, TakenPort]],
+    ?assertMatch(
+        {error, {address_in_use, _}},
+        hornbeam:start("paths:app", hornbeam_test_server:options(Config, #{bind => Bind}))
+    ),
+    ?assertEqual({error, econnrefused}, gen_tcp:connect({127, 0, 0, 1}, FreePort, [])).
+
+%% Any other reason has its text.
+cannot_bind(Config) ->
+    Options = hornbeam_test_server:options(Config, #{bind => "192.0.2.1:0"}),
+    {error, Reason = {bind_failed, #{address := <<"192.0.2.1:0">>, message := Message}}} =
+        hornbeam:start("paths:app", Options),
+    ?assertNotEqual(nomatch, binary:match(Message, <<"assign">>)),
+    ?assert(is_binary(unicode:characters_to_binary(hornbeam:format_error(Reason)))).
+
+%% As many as are open.
+connections_are_counted(Config) ->
+    Port = start(Config, #{}),
+    Sockets = [connect(Port) || _ <- [1, 2, 3]],
+    until(fun() -> maps:get(connections, hornbeam:info()) =:= 3 end),
+    [hornbeam_test_client:close(Socket) || Socket <- Sockets],
+    until(fun() -> maps:get(connections, hornbeam:info()) =:= 0 end).
+
+%% One too many is served when another has left. Ranch lets one in before it counts.
+connections_are_bounded(Config) ->
+    Port = start(Config, #{max_connections => 1}),
+    [First, Second, Third] = [connect(Port) || _ <- [1, 2, 3]],
+    [get(Socket, "/hello") || Socket <- [First, Second, Third]],
+    ?assertMatch(#{status := 200}, response(First)),
+    Waiting = [Socket || Socket <- [Second, Third], {error, timeout} =:= gen_tcp:recv(Socket, 0, 50)],
+    ?assertNotEqual([], Waiting),
+    hornbeam_test_client:close(First),
+    hornbeam_test_client:close(hd([Second, Third] -- Waiting ++ [First])),
+    Last = lists:last(Waiting),
+    _ = Waiting =:= [Second, Third] andalso begin
+        #{status := 200} = response(Second),
+        hornbeam_test_client:close(Second)
+    end,
+    ?assertMatch(#{status := 200}, response(Last)).
+
+%% After a response, for `keepalive'.
+idle_connection_is_closed(Config) ->
+    Port = start(Config, #{keepalive => 100}),
+    Socket = connect(Port),
+    StartMs = erlang:monotonic_time(millisecond),
+    get(Socket, "/hello"),
+    #{status := 200} = response(Socket),
+    ?assert(is_closed(Socket)),
+    IdleMs = erlang:monotonic_time(millisecond) - StartMs,
+    ?assert(IdleMs >= 100),
+    %% It is looked after once in a second.
+    ?assert(IdleMs < 4000).
+
+%% Before the first request, for `header_timeout', without an answer that nobody asked for.
+silent_connection_is_closed(Config) ->
+    Port = start(Config, #{header_timeout => 200, keepalive => 100}),
+    Socket = connect(Port),
+    ?assert(is_closed(Socket)).
+
+%% Neither limit is for a request that runs.
+running_request_is_not_idle(Config) ->
+    Port = start(Config, #{header_timeout => 100, keepalive => 50}),
+    Running = connect(Port),
+    get(Running, "/hold?until=go"),
+    await_seen(Config, <<"1 request /hold">>),
+    %% Another connection meets its end: twice, so that the reaper has been at it.
+    [
+        begin
+            Idle = connect(Port),
+            get(Idle, "/hello"),
+            #{status := 200} = response(Idle),
+            ?assert(is_closed(Idle))
+        end
+     || _ <- [1, 2]
+    ],
+    release(Config, "go"),
+    ?assertMatch(#{status := 200, body := <<"released">>}, response(Running)).
+
+%% The head has `header_timeout', however steadily it comes.
+head_that_drips(Config) ->
+    Port = start(Config, #{header_timeout => 300, keepalive => 100}),
+    Socket = connect(Port),
+    StartMs = erlang:monotonic_time(millisecond),
+    send(Socket, "GET /hello HTTP/1.1\r\nX: "),
+    ?assertMatch(#{status := 408}, drip(Socket)),
+    ?assert(is_closed(Socket)),
+    ElapsedMs = erlang:monotonic_time(millisecond) - StartMs,
+    ?assert(ElapsedMs >= 300),
+    ?assert(ElapsedMs < 3000).
+
+%% The same behind a request, where an idle connection could wait for longer.
+head_that_drips_after_a_request(Config) ->
+    Port = start(Config, #{header_timeout => 300, keepalive => 60000}),
+    Socket = connect(Port),
+    get(Socket, "/hello"),
+    #{status := 200} = response(Socket),
+    send(Socket, "GET /hello HTTP/1.1\r\nX: "),
+    ?assertEqual(closed, drip(Socket)).
+
+%% Nor may it use its time to fill the memory.
+head_that_never_ends(Config) ->
+    Port = start(Config, #{header_timeout => 60000, keepalive => 60000}),
+    Socket = connect(Port),
+    ok = inet:setopts(Socket, [{send_timeout, 10000}]),
+    Before = erlang:memory(total),
+    send(Socket, "GET /hello HTTP/1.1\r\nHost: a\r\n"),
+    Lines = binary:copy(<<"Cookie: abcdefghijklmnop\r\n">>, 1000),
+    {error, _} = send_for_ever(Socket, Lines),
+    ?assert(erlang:memory(total) - Before < 256 * 1024 * 1024),
+    ?assertMatch(#{status := 200}, request(Port, "/hello")).
+
+%% The listening socket closes first; the request that runs has its response, which says that the
+%% connection ends.
+drain_lets_requests_finish(Config) ->
+    Port = start(Config, #{}),
+    Socket = connect(Port),
+    get(Socket, "/hold?until=go"),
+    await_seen(Config, <<"1 request /hold">>),
+    Stopping = stop_in_background(),
+    until(fun() -> gen_tcp:connect({127, 0, 0, 1}, Port, []) =:= {error, econnrefused} end),
+    ?assert(is_process_alive(Stopping)),
+    ?assertNot(lists:member(<<"1 shutdown">>, seen(Config))),
+    release(Config, "go"),
+    Response = response(Socket),
+    ?assertMatch(#{status := 200, body := <<"released">>}, Response),
+    ?assertEqual([<<"close">>], values(<<"connection">>, Response)),
+    ?assert(is_closed(Socket)),
+    hornbeam_test_client:close(Socket),
+    ?assertEqual(ok, await_stop()),
+    ?assert(lists:member(<<"1 shutdown">>, seen(Config))),
+    ?assertEqual([], hornbeam_test_log:at_least(warning)).
+
+%% Connections without a request do not wait for the others; half a head is no request.
+drain_closes_idle_connections(Config) ->
+    Port = start(Config, #{}),
+    [Running, Fresh, Idle, Half] = [connect(Port) || _ <- lists:seq(1, 4)],
+    get(Running, "/hold?until=go"),
+    get(Idle, "/hello"),
+    #{status := 200} = response(Idle),
+    send(Half, "GET /hello HT"),
+    until(fun() -> maps:get(connections, hornbeam:info()) =:= 4 end),
+    Stopping = stop_in_background(),
+    [?assert(is_closed(Socket)) || Socket <- [Fresh, Idle, Half]],
+    ?assert(is_process_alive(Stopping)),
+    release(Config, "go"),
+    ?assertMatch(#{status := 200}, response(Running)),
+    [hornbeam_test_client:close(Socket) || Socket <- [Running, Fresh, Idle, Half]],
+    ?assertEqual(ok, await_stop()).
+
+%% What was sent behind a request that runs was not promised anything.
+drain_drops_what_is_behind(Config) ->
+    Port = start(Config, #{}),
+    Socket = connect(Port),
+    get(Socket, "/hold?until=go"),
+    get(Socket, "/crash"),
+    await_seen(Config, <<"1 request /hold">>),
+    _ = stop_in_background(),
+    until(fun() -> gen_tcp:connect({127, 0, 0, 1}, Port, []) =:= {error, econnrefused} end),
+    get(Socket, "/crash"),
+    release(Config, "go"),
+    ?assertMatch(#{status := 200}, response(Socket)),
+    ?assert(is_closed(Socket)),
+    hornbeam_test_client:close(Socket),
+    ?assertEqual(ok, await_stop()),
+    ?assertNot(lists:member(<<"1 request /crash">>, seen(Config))).
+
+%% A request that waits for a worker has been accepted.
+drain_serves_the_queue(Config) ->
+    Port = start(Config, #{max_concurrency => 1}),
+    Sockets = [Running, Queued] = [connect(Port), connect(Port)],
+    get(Running, "/hold?until=go"),
+    await_seen(Config, <<"1 request /hold">>),
+    get(Queued, "/hello"),
+    until(fun() -> maps:get(queue, hornbeam:info()) =:= 1 end),
+    _ = stop_in_background(),
+    until(fun() -> gen_tcp:connect({127, 0, 0, 1}, Port, []) =:= {error, econnrefused} end),
+    release(Config, "go"),
+    [?assertMatch(#{status := 200}, response(Socket)) || Socket <- Sockets],
+    [hornbeam_test_client:close(Socket) || Socket <- Sockets],
+    ?assertEqual(ok, await_stop()).
+
+%% A request that does not end is cut after `shutdown_timeout'.
+drain_has_an_end(Config) ->
+    Port = start(Config, #{shutdown_timeout => 200}),
+    Socket = connect(Port),
+    get(Socket, "/hold?until=never"),
+    await_seen(Config, <<"1 request /hold">>),
+    StartMs = erlang:monotonic_time(millisecond),
+    _ = stop_in_background(),
+    ?assert(is_closed(Socket)),
+    ?assertEqual(ok, await_stop()),
+    ElapsedMs = erlang:monotonic_time(millisecond) - StartMs,
+    ?assert(ElapsedMs >= 200 andalso ElapsedMs < 5000),
+    ?assertMatch([#{connections := 1}], hornbeam_test_log:reports(drain_timeout)).
+
+%% The server comes back on the same port, without what was left of the old sockets.
+listener_killed(Config) ->
+    Port = start(Config, #{}),
+    Socket = connect(Port),
+    get(Socket, "/hello"),
+    #{status := 200} = response(Socket),
+    Listener = sup_child(default, hornbeam_listener),
+    exit(Listener, kill),
+    ?assert(is_closed(Socket)),
+    until(fun() -> serves(Port) end),
+    ?assertNotEqual(Listener, sup_child(default, hornbeam_listener)),
+    ?assertEqual([{hornbeam, default, 1}], maps:keys(ranch:info())),
+    until(fun() -> length(hornbeam_test_server:running(Config)) =:= 1 end).
+
+%% Nobody notices, and idle connections end again.
+reaper_killed(Config) ->
+    Port = start(Config, #{keepalive => 1500}),
+    Socket = connect(Port),
+    get(Socket, "/hello"),
+    #{status := 200} = response(Socket),
+    Listener = sup_child(default, hornbeam_listener),
+    exit(reaper(Listener), kill),
+    until(fun() -> hornbeam_test_log:reports(reaper_down) =/= [] end),
+    get(Socket, "/hello"),
+    ?assertMatch(#{status := 200}, response(Socket)),
+    ?assertMatch(#{status := 200}, request(Port, "/hello")),
+    ?assertEqual(Listener, sup_child(default, hornbeam_listener)),
+    ?assert(is_closed(Socket)).
+
+%% Messages from nowhere are noted, and no more.
+stray_messages(Config) ->
+    Port = start(Config, #{}),
+    Listener = sup_child(default, hornbeam_listener),
+    Processes = [Listener, reaper(Listener)],
+    [Pid ! stray || Pid <- Processes],
+    until(fun() -> length(hornbeam_test_log:reports(unexpected_message)) =:= 2 end),
+    ?assert(lists:all(fun is_process_alive/1, Processes)),
+    ?assertMatch(#{status := 200}, request(Port, "/hello")).
+
+%% Internal.
+
+reaper(Listener) ->
+    {links, Links} = process_info(Listener, links),
+    [Reaper] = [
+        Pid
+     || Pid <- Links,
+        is_pid(Pid),
+        proc_lib:translate_initial_call(Pid) =:= {hornbeam_reaper, init, 1}
+    ],
+    Reaper.
+
+%% A byte at a time until the server has had enough.
+drip(Socket) ->
+    _ = gen_tcp:send(Socket, "x"),
+    case gen_tcp:recv(Socket, 0, 20) of
+        {error, timeout} -> drip(Socket);
+        {ok, <<"HTTP/1.1 ", Status:3/binary, _/binary>>} -> #{status => binary_to_integer(Status)};
+        {error, _} -> closed
+    end.
+
+send_for_ever(Socket, Data) ->
+    case gen_tcp:send(Socket, Data) of
+        ok -> send_for_ever(Socket, Data);
+        Error -> Error
+    end.
+
+stop_in_background() ->
+    Self = self(),
+    spawn_link(fun() -> Self ! {stopped, hornbeam:stop()} end).
+
+await_stop() ->
+    receive {stopped, Result} -> Result end.
+
+serves(Port) ->
+    try request(Port, "/hello") of
+        #{status := Status} -> Status =:= 200
+    catch
+        error:{badmatch, {error, _}} -> false
+    end.
