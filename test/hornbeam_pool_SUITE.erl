@@ -108,8 +108,7 @@ init_per_testcase(_, Config) ->
 end_per_testcase(_, Config) ->
     _ = hornbeam:stop(),
     ok = hornbeam_test_log:stop(),
-    hornbeam_test_server:assert_nothing_left(proplists:get_value(before, Config)),
-    until(fun() -> hornbeam_test_server:running(Config) =:= [] end).
+    hornbeam_test_server:check_nothing_left(Config).
 
 %% At once, then from 100 ms on twice as much each time up to 30 s, give or take a quarter.
 backoff_grows_within_bounds(_) ->
@@ -276,7 +275,8 @@ failing_restart_goes_on(Config) ->
     ?assertMatch(#{status := 502}, exchange(Port, "POST /crash HTTP/1.1\r\nHost: a\r\n\r\n")),
     ?assertMatch(#{status := 503}, request(Port, "/hello")),
     until(fun() -> length(hornbeam_test_server:started(Config)) >= 3 end),
-    ?assertMatch(#{last_exit := <<"importing the application", _/binary>>}, worker_info(default, 1)).
+    #{last_exit := LastExit} = worker_info(default, 1),
+    ?assertMatch(<<"importing the application", _/binary>>, LastExit).
 
 %% Also in that way of dying the client is answered, and the OS process does not stay.
 worker_process_killed(Config) ->

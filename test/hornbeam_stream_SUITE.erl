@@ -175,7 +175,16 @@ init_per_testcase(_, Config) ->
 
 %% No case leaves a request in the worker, or an error in the log that it did not ask for.
 end_per_testcase(Case, _) ->
-    until(fun() -> maps:get(in_flight, hornbeam_test_server:worker_info(default, 1)) =:= 0 end),
+    IsFree = fun() ->
+        maps:get(in_flight, hornbeam_test_server:worker_info(default, 1)) =:= 0
+    end,
+    try until(IsFree) of
+        true -> check_log(Case)
+    catch
+        error:Reason -> {fail, {in_flight, Reason}}
+    end.
+
+check_log(Case) ->
     case Case =:= connection_process_killed orelse hornbeam_test_log:at_least(warning) of
         true -> ok;
         [] -> ok;
@@ -408,22 +417,18 @@ chunked_body(Config) ->
      || Parts <- [[Chunks], Chunks, [<<C>> || C <- lists:flatten(Chunks)]]
     ].
 
-%% What stands behind a chunked body may be a trailer or a request: it is neither.
+%% What stands behind a chunked body may be trailers, which are dropped, and is no request.
 nothing_behind_a_chunked_body(Config) ->
     Smuggled = "GET /crash HTTP/1.1\r\nHost: a\r\n\r\n",
     [
         begin
             Socket = connect(port(Config)),
-            send(Socket, [chunked_head("/echo"), "1\r\nx\r\n", End]),
-            ?assertMatch(#{status := 200, body := <<"x">>}, response(Socket)),
+            send(Socket, [chunked_head("/echo"), "1\r\nx\r\n0\r\n", End, Smuggled]),
+            ?assertMatch({End, #{status := Status}}, {End, response(Socket)}),
             ?assertEqual(<<>>, rest(Socket))
         end
-     || End <- [["0\r\n\r\n", Smuggled], ["0\r\n", Smuggled]]
+     || {Status, End} <- [{200, "\r\n"}, {200, "X-Trailer: 1\r\n\r\n"}, {400, ""}]
     ],
-    %% A real trailer is to Cowboy a request that makes no sense.
-    Trailer = connect(port(Config)),
-    send(Trailer, [chunked_head("/echo"), "1\r\nx\r\n0\r\nX-Trailer: 1\r\n\r\n", Smuggled]),
-    ?assert(is_closed(Trailer)),
     %% It also does not hold up, and is not held up by, one that takes its time.
     Held = connect(port(Config)),
     send(Held, [chunked_head("/hold?until=nothing_behind"), "0\r\n\r\n", Smuggled]),
@@ -436,10 +441,16 @@ nothing_behind_a_chunked_body(Config) ->
 %% Nor can it be used to fill the node's memory.
 flood_behind_a_chunked_body(Config) ->
     Socket = connect(port(Config)),
-    send(Socket, [chunked_head("/hold?until=never"), "0\r\n\r\n"]),
+    send(Socket, [chunked_head("/hold?until=flooded"), "0\r\n\r\n"]),
+    await_seen(Config, <<"1 body /hold 0 end">>),
     Many = lists:duplicate(?MAX_PIPELINED + 2, "GET /crash HTTP/1.1\r\nHost: a\r\n\r\n"),
-    send(Socket, Many),
-    ?assert(is_closed(Socket)),
+    [send(Socket, Many) || _ <- lists:seq(1, 100)],
+    Connections = [Pid || Ref <- maps:keys(ranch:info()), Pid <- ranch:procs(Ref, connections)],
+    Sizes = [Bytes || Pid <- Connections, {memory, Bytes} <- [process_info(Pid, memory)]],
+    ?assert(lists:max(Sizes) < 1048576),
+    release(Config, "flooded"),
+    ?assertMatch(#{body := <<"released">>}, response(Socket)),
+    ?assertEqual(<<>>, rest(Socket)),
     ?assertNot(lists:member(<<"1 request /crash">>, seen(Config))).
 
 %% Chunks that make no sense: refused, and the application learns that nothing more comes.
@@ -458,7 +469,7 @@ bad_chunks(Config) ->
             ok = file:delete(filename:join(proplists:get_value(folder, Config), "seen"))
         end
      || Chunk <- ["5x\r\nhello\r\n", "3\r\nhello\r\n0\r\n\r\n", "1\rx\r\n",
-                  ["1;", lists:duplicate(200, $e), "\r\nx\r\n"]]
+                  ["1;", lists:duplicate(2000, $e), "\r\nx\r\n"]]
     ].
 
 %% 100 Continue goes out when the application asks for the body, and not before.
@@ -468,7 +479,7 @@ continue_when_the_application_waits(Config) ->
             Socket = connect(port(Config)),
             send(Socket, ["POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: ", Expect,
                           "\r\n\r\n"]),
-            ?assertEqual(<<"HTTP/1.1 100 Continue\r\n\r\n">>, hornbeam_test_client:bytes(Socket, 25)),
+            ?assertMatch({100, []}, hornbeam_test_client:head(Socket)),
             send(Socket, "hello"),
             Response = response(Socket),
             ?assertMatch(#{status := 200, body := <<"hello">>}, Response),
@@ -886,13 +897,13 @@ body_with_progress(Config) ->
     release(Config, "with_progress"),
     ?assertEqual(<<"4\r\nlast\r\n0\r\n\r\n">>, hornbeam_test_client:bytes(Socket, 14)).
 
-%% Cowboy takes anything for the beginning of a chunk's size; it does not get far.
+%% A chunk without a size is refused at once, not only when the time for the body is over.
 chunk_size_that_is_none(Config) ->
     [
         begin
             Socket = connect(port(Config)),
             send(Socket, [chunked_head("/echo"), Chunk]),
-            ?assertMatch({Chunk, #{status := 408}}, {Chunk, response(Socket)}),
+            ?assertMatch({Chunk, #{status := 400}}, {Chunk, response(Socket)}),
             ?assert(is_closed(Socket))
         end
      || Chunk <- ["zz\r\nhello", "-1\r\n", "0x1\r\nx"]

@@ -20,6 +20,7 @@
 -export([source_folder/0]).
 -export([snapshot/0]).
 -export([assert_nothing_left/1]).
+-export([check_nothing_left/1]).
 
 -include_lib("stdlib/include/assert.hrl").
 
@@ -123,6 +124,17 @@ assert_nothing_left(Before) ->
     IsBack = fun() -> left(Before) =:= nothing_left() end,
     try hornbeam_test_wait:until(IsBack)
     catch error:_ -> ?assertEqual(nothing_left(), left(Before))
+    end.
+
+%% For end_per_testcase: nothing is there that was not there at `before', and no OS process.
+check_nothing_left(Config) ->
+    try
+        assert_nothing_left(proplists:get_value(before, Config)),
+        hornbeam_test_wait:until(fun() -> running(Config) =:= [] end)
+    of
+        _ -> ok
+    catch
+        error:Reason -> {fail, Reason}
     end.
 
 %% Internal.

@@ -370,7 +370,10 @@ log_levels(Config) ->
     Said = [Event || Event = #{msg := {"~ts", [Text]}} <- hornbeam_test_log:events(),
                      iolist_to_binary(Text) =:= <<"said by the application">>],
     ?assertEqual([warning, error], [Level || #{level := Level} <- Said]),
-    ?assertMatch([#{hornbeam_server := test, worker_id := 1} | _], [Meta || #{meta := Meta} <- Said]).
+    ?assertMatch(
+        [#{hornbeam_server := test, worker_id := 1} | _],
+        [Meta || #{meta := Meta} <- Said]
+    ).
 
 %% Nobody waits longer than `timeout', and the application learns it.
 late_request_is_cancelled(Config) ->

@@ -122,11 +122,14 @@ class FakeNode:
             (os.POSIX_SPAWN_DUP2, to_worker, 3),
             (os.POSIX_SPAWN_DUP2, from_worker, 4),
         ]
+        # As it is without: output goes through Python's buffers.
+        environment = dict(os.environ)
+        environment.pop("PYTHONUNBUFFERED", None)
         command = f'cd "$1" && exec "$2" "$3" {redirect}'
         self.pid = os.posix_spawn(
             "/bin/sh",
             ["sh", "-c", command, "sh", str(cwd), python, str(script)],
-            {**os.environ, **env},
+            {**environment, **env},
             file_actions=actions,
         )
 

@@ -148,6 +148,91 @@ def test_answers_to_a_batch_leave_as_a_batch(
     assert [len(packet) for packet in peer.packets] == [10]
 
 
+class Spy:
+    """A scheduler that counts."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.calls = 0
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.calls += 1
+        self.runtime.call_soon(callback)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.runtime, name)
+
+
+def test_what_a_batch_has_posted_leaves_without_another_turn(
+    peers: Callable[..., Peer],
+) -> None:
+    peer, loop = peers(), Loop()
+    channel = peer.channel
+    loop.on_message = lambda message: channel.post(protocol.pong(1))
+
+    async def test(runtime: Runtime) -> None:
+        spy: Any = Spy(runtime)
+        channel.attach(spy, loop)
+        await pass_turns(runtime)
+        spy.calls = 0
+        peer.send(ping(1))
+        await until(runtime, lambda: bool(loop.messages))
+        assert channel._writer.outbox == []
+        assert spy.calls == 0
+        channel.detach()
+
+    run(test)
+
+
+def test_what_tasks_post_leaves_at_the_end_of_their_turn(
+    peers: Callable[..., Peer],
+) -> None:
+    """Not a turn later: the flush is in the loop's queue behind the tasks already."""
+    peer, loop = peers(), Loop()
+    loop.expects_output = True
+    channel = peer.channel
+    left: list[int] = []
+
+    async def test(runtime: Runtime) -> None:
+        def first_step() -> None:
+            runtime.call_soon(lambda: left.append(len(channel._writer.outbox)))
+            channel.post(protocol.pong(1))
+
+        loop.on_message = lambda message: runtime.call_soon(first_step)
+        channel.attach(runtime, loop)
+        peer.send(ping(1))
+        await until(runtime, lambda: bool(left))
+        channel.detach()
+
+    run(test)
+    assert left == [0]
+
+
+class Outbox(list[bytes]):
+    """Gets another message right after it was copied."""
+
+    late = [protocol.pong(2), protocol.pong(1)]
+
+    def __getitem__(self, index: Any) -> Any:
+        messages = super().__getitem__(index)
+        self += [self.late.pop()] if self.late else []
+        return messages
+
+
+def test_message_that_is_posted_while_a_thread_writes(
+    peers: Callable[..., Peer],
+) -> None:
+    """What comes into the outbox between copy and removal is not lost."""
+    peer = peers()
+    channel = peer.channel
+    channel._writer.outbox = Outbox([protocol.pong(0)])
+
+    for _ in range(3):
+        channel.call(ECHO, ())
+
+    assert peer.messages == [(Atom("pong"), number) for number in range(3)]
+
+
 def test_packet_larger_than_the_pipe(peers: Callable[..., Peer]) -> None:
     """A write that does not fit waits for the node, and nothing of it is lost."""
     peer = peers()

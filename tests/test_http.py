@@ -642,6 +642,21 @@ def test_credit_and_waiting() -> None:
     run(test)
 
 
+def test_waiting_is_told_once() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.gather(receive(), receive())
+
+    async def test(runtime: Runtime) -> None:
+        request = Exchange(runtime, app, more=True)
+        request.session.start()
+        await request.turn()
+        assert request.sent == [("waiting", 0)]
+        request.session.disconnect()
+        await until(runtime, lambda: request.is_over)
+
+    run(test)
+
+
 def test_credit_is_held_back() -> None:
     """Below a quarter of the window there is none, unless somebody waits."""
     taken: list[int] = []
@@ -1147,6 +1162,49 @@ def test_return_after_a_cancelled_last_send(leaves: bool) -> None:
         await until(runtime, lambda: request.is_over)
         assert request.kinds == ["start", *([] if leaves else ["last"]), "done"]
         assert request.errors == ""
+
+    run(test)
+
+
+def test_small_room_is_not_used_for_a_crumb() -> None:
+    """A part that does not fit waits until half of the window is free."""
+
+    async def test(runtime: Runtime) -> None:
+        request = Exchange(runtime, sends(start(), body(b"x" * 300)), window=100)
+        request.session.start()
+        await request.turn()
+        request.session.acknowledge(49)
+        assert list(pieces(request)) == [100]
+        request.session.acknowledge(1)
+        assert list(pieces(request)) == [100, 50]
+        request.session.disconnect()
+        await until(runtime, lambda: request.is_over)
+
+    run(test)
+
+
+def test_small_part_does_not_overtake_a_large_one() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        large = asyncio.ensure_future(send(body(b"a" * 150, more_body=True)))
+        await receive()
+        await receive()
+        await send(body(b"b", more_body=True))
+        await large
+        await send(body())
+
+    async def test(runtime: Runtime) -> None:
+        request = Exchange(runtime, app, body=b"x", more=True, window=100)
+        request.session.start()
+        await request.turn()
+        # Room for the small part, and not for what is left of the large one.
+        request.session.acknowledge(30)
+        request.session.add_body(b"", False)
+        await request.turn()
+        assert list(pieces(request)) == [100]
+        request.session.acknowledge(70)
+        await until(runtime, lambda: request.is_over)
+        assert request.body == b"a" * 150 + b"b"
 
     run(test)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from hornbeam._asgi import AsgiApp, AsgiOrderError, Message, Receive, Scope, Send
 from hornbeam._lifespan import Lifespan, Phase
 from hornbeam._runtime import Runtime
-from worker_support import LOOPS, raised_by, run, until
+from worker_support import LOOPS, pass_turns, raised_by, run, until
 
 TIMEOUT_S = 10.0
 
@@ -114,6 +115,23 @@ def test_startup(loop: str, steps: list[Any], phase: Phase, message: str) -> Non
     run(test, loop)
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_failure_a_turn_after_complete(loop: str) -> None:
+    """It has failed to start, though it said complete."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(STARTED)
+        await asyncio.sleep(0)
+        raise ValueError("late")
+
+    async def test(runtime: Runtime) -> None:
+        life = Life(runtime, app)
+        assert await life.lifespan.start(TIMEOUT_S)
+        assert life.phase is Phase.FAILED
+
+    run(test, loop)
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_silent_startup(loop: str) -> None:
     async def test(runtime: Runtime) -> None:
@@ -160,6 +178,8 @@ def test_shutdown(
         life = Life(runtime, scripted(None, STARTED, *steps))
         assert await life.lifespan.start(TIMEOUT_S)
         assert await life.lifespan.stop(0.05) == outcome
+        # A task that is cancelled has its end too.
+        await pass_turns(runtime)
         assert life.lifespan.message == message
         assert [level for level, _ in life.logs] == ["error"] * is_logged
 

@@ -827,13 +827,17 @@ def test_state_and_tasks_of_the_lifespan(start: Start, loop: str) -> None:
 def test_shutdown_waits_for_requests(start: Start) -> None:
     node = start()
     node.wait_ready()
-    request_id = node.request("/slow", more=True)
-    node.wait_output("slow")
+    first, second = (node.request("/slow", more=True) for _ in range(2))
     node.send((Atom("shutdown"), 60000))
+    # The loop has turned since.
     node.ping(1)
+    node.ping(2)
+    node.send((Atom("body"), first, b"", False))
+    assert result(node.respond(first)) == "done"
+    node.ping(3)
     assert not node.has("stopped")
-    node.send((Atom("body"), request_id, b"", False))
-    assert result(node.respond(request_id)) == "done"
+    node.send((Atom("body"), second, b"", False))
+    assert result(node.respond(second)) == "done"
     node.expect("stopped")
     assert node.wait_exit() == 0
 
@@ -847,6 +851,20 @@ def test_shutdown_cancels_what_takes_too_long(start: Start) -> None:
     assert response.status == 503
     node.expect("stopped")
     assert node.wait_exit() == 0
+
+
+def test_stopped_is_the_last_message(start: Start) -> None:
+    """Requests that are cancelled are answered before, or not any more."""
+    node = start()
+    node.wait_ready()
+    answered = node.request("/receive_nothing")
+    node.request("/stubborn")
+    node.wait_output("stubborn")
+    node.send((Atom("shutdown"), 0))
+    assert node.wait_exit() == 0
+    heads = [message[0].name for message in node.messages]
+    assert ("response", answered) in [(m[0].name, m[1]) for m in node.messages]
+    assert heads[-1] == "stopped"
 
 
 def test_shutdown_that_waits_for_ever(start: Start) -> None:

@@ -136,6 +136,8 @@ class _Worker:
         await self._shutdown_asked.wait()
         await self._end_requests()
         self.post(protocol.stopped(await self._stop_lifespan()))
+        # That was the last message: what tasks still say that are left comes too late.
+        self.post = _drop
         self._channel.detach()
 
     def _describe(self, worker_class: str, lifespan: str) -> dict[str, object]:
@@ -323,6 +325,10 @@ class _Worker:
     def _handle_shutdown(self, message: IncomingMessage) -> None:
         self._shutdown_timeout_s = protocol.parse_timeout_ms(message[1])
         self._shutdown_asked.set()
+
+
+def _drop(encoded: bytes) -> None:
+    pass
 
 
 def _as_atoms(facts: Mapping[str, str]) -> dict[str, object]:

@@ -336,7 +336,7 @@ def request(
     *,
     version: str = "1.1",
 ) -> bytes:
-    """The bytes of a request; content-length is added where nothing tells of the body."""
+    """The bytes of a request; content-length is added where nothing tells it."""
     lines = [f"{method} {target} HTTP/{version}"]
     given = list(headers)
     names = {name.lower() for name, _ in given}

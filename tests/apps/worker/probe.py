@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextvars
 import ctypes
 import gc
@@ -31,6 +32,9 @@ from hornbeam_erlang import (
 # Imported code may call the node, and print.
 IMPORTED = state_incr("imports")
 print("printed at import")
+
+# Flushes, as each call does, what has been posted before it.
+atexit.register(state_incr, "exits")
 
 Route = Callable[[Any, Any, Any], Awaitable[Any]]
 context: contextvars.ContextVar[str] = contextvars.ContextVar("context", default="none")
@@ -323,6 +327,15 @@ async def do_upload(scope: Any, receive: Any, send: Any) -> Any:
 
 async def do_receive_nothing(scope: Any, receive: Any, send: Any) -> Any:
     await asyncio.get_running_loop().create_future()
+
+
+async def do_stubborn(scope: Any, receive: Any, send: Any) -> Any:
+    print("stubborn")
+
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        await asyncio.sleep(1000)
 
 
 async def do_raise(scope: Any, receive: Any, send: Any) -> Any:

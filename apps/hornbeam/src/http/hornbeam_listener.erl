@@ -54,6 +54,7 @@
 -define(MAX_SKIPPED_BYTES, 1048576).
 -define(MAX_HEADER_NAME_BYTES, 256).
 -define(LINE_BREAK_BYTES, 2).
+-define(MAX_ACCEPTORS, 10).
 %% Poll for connections to be gone while draining.
 -define(DRAIN_POLL_MS, 20).
 
@@ -209,15 +210,21 @@ bind_error(Reason, #{text := Text}) ->
 
 transport_opts(Address, Config) ->
     #{max_connections := MaxConnections} = Config,
+    Acceptors = min(?MAX_ACCEPTORS, MaxConnections),
     #{
         socket_opts => socket_opts(Address, Config),
-        max_connections => MaxConnections,
-        num_acceptors => 10,
+        num_acceptors => Acceptors,
+        %% Ranch counts for each of its connection supervisors by itself.
+        num_conns_sups => Acceptors,
+        max_connections => share(MaxConnections, Acceptors),
         %% Connections are asked to finish by terminate/2; what is left after that is cut.
         shutdown => brutal_kill,
         connection_type => supervisor,
         logger => hornbeam_cowboy_log
     }.
+
+share(infinity, _) -> infinity;
+share(Total, Shares) -> (Total + Shares - 1) div Shares.
 
 socket_opts(Address, #{send_timeout := SendTimeoutMs}) ->
     address_opts(Address) ++

@@ -108,6 +108,7 @@ count(nofin, Bytes, State = #state{flow = Flow0}) ->
     State#state{flow = Flow}.
 
 %% An answer where none has begun; else the response breaks off.
+-spec malformed(binary(), #state{}) -> no_return().
 malformed(Why, State = #state{out = nothing}) ->
     terminate({connection_error, protocol_error, Why}, info({response, 400, #{}, <<>>}, State));
 malformed(Why, State) ->
