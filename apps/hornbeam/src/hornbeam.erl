@@ -69,15 +69,9 @@ start(App, Options) ->
 %% sentence.
 -spec start(name(), app(), hornbeam_config:options()) -> ok | {error, hornbeam_error:reason()}.
 start(Name, App, Options) when is_atom(Name) ->
-    {ok, _} = application:ensure_all_started(hornbeam),
-    case hornbeam_config:validate(App, Options) of
-        {ok, Config} ->
-            case hornbeam_config:python_executable(Config) of
-                {ok, Python} -> hornbeam_starter:start(Name, Config, Python);
-                {error, Reason} -> {error, Reason}
-            end;
-        {error, Reason} ->
-            {error, Reason}
+    case ensure_application() of
+        ok -> start_server(Name, App, Options);
+        {error, Reason} -> {error, Reason}
     end.
 
 %% @equiv stop(default)
@@ -111,6 +105,25 @@ info(Name) when is_atom(Name) ->
 -spec format_error(hornbeam_error:reason() | term()) -> unicode:chardata().
 format_error(Reason) ->
     hornbeam_error:format(Reason).
+
+%% Where it does not start for another reason than its options, that is no error of the caller's.
+ensure_application() ->
+    case application:ensure_all_started(hornbeam) of
+        {ok, _} -> ok;
+        {error, {hornbeam, {{invalid_options, _} = Reason, {hornbeam_app, start, _}}}} ->
+            {error, Reason}
+    end.
+
+start_server(Name, App, Options) ->
+    case hornbeam_config:validate(App, Options) of
+        {ok, Config} ->
+            case hornbeam_config:python_executable(Config) of
+                {ok, Python} -> hornbeam_starter:start(Name, Config, Python);
+                {error, Reason} -> {error, Reason}
+            end;
+        {error, Reason} ->
+            {error, Reason}
+    end.
 
 is_running() ->
     whereis(hornbeam_servers_sup) =/= undefined.

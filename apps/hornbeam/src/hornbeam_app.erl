@@ -14,10 +14,16 @@
 start(_Type, _Args) ->
     %% Decoding from workers is `safe': the atoms they may send have to be there.
     _ = hornbeam_protocol:atoms(),
-    ok = hornbeam_state:create_table(),
-    ok = hornbeam_pool:create_table(),
-    hornbeam_sup:start_link().
+    case hornbeam_config:validate_node() of
+        ok -> start_tree();
+        {error, _} = Error -> Error
+    end.
 
 -spec stop(term()) -> ok.
 stop(_State) ->
     ok.
+
+start_tree() ->
+    ok = hornbeam_state:create_table(hornbeam_config:node_option(state_max_memory)),
+    ok = hornbeam_pool:create_table(),
+    hornbeam_sup:start_link().

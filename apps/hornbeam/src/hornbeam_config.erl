@@ -12,6 +12,9 @@
 -export([unsupported/0]).
 -export([python_executable/1]).
 -export([mask/1]).
+-export([node_defaults/0]).
+-export([validate_node/0]).
+-export([node_option/1]).
 
 -type options() :: #{atom() => term()}.
 %% What a user passes to `hornbeam:start/2': any of the keys of {@link config()} except `app'.
@@ -122,18 +125,25 @@
 
 -type access_log_format() :: common | combined | json.
 
+-type node_options() :: #{
+    state_max_memory := pos_integer() | infinity,
+    %% Bytes that the shared state may take. Default `infinity'.
+    rpc_allow := all | [{module(), Function :: atom()}]
+    %% What Python may call on nodes by `rpc_call' and `rpc_cast'; the function `_' stands for all
+    %% of a module. Default `all'.
+}.
+%% Options of the node, which all its servers share. They stand in the environment of the
+%% application `hornbeam' only, and are read when it starts.
+
 -type error_entry() :: #{
     key := hornbeam_option:key(), value := term(), expected := binary()
 }.
 %% One thing that is wrong, `expected' as the end of a sentence.
 
--export_type([options/0, config/0, access_log_format/0, error_entry/0, time_ms/0]).
+-export_type([options/0, config/0, node_options/0, access_log_format/0, error_entry/0, time_ms/0]).
 
 %% Keys that application:get_all_env/1 may give though no user has set them as options.
 -define(INTERNAL_KEYS, [included_applications]).
-
-%% How far a key may be from an option's name to count as a slip of the pen.
--define(MAX_SLIPS, 3).
 
 -define(MASK, <<"***">>).
 
@@ -237,8 +247,8 @@ unsupported() ->
 -spec validate(App :: term(), Options :: term()) ->
     {ok, config()} | {error, {invalid_options, #{errors := [error_entry(), ...]}}}.
 validate(App, Options) when is_map(Options) ->
-    Merged = maps:merge(environment(), Options),
-    Checked = maps:map(fun check/2, maps:merge(defaults(), Merged)),
+    Merged = maps:merge(maps:without(node_keys(), environment()), Options),
+    Checked = maps:map(fun check_server/2, maps:merge(defaults(), Merged)),
     Results = Checked#{app => hornbeam_option:check_app(App)},
     Given = Merged#{app => App},
     Wrong = [{Key, map_get(Key, Given), Expected} || {Key, {error, Expected}} <- sorted(Results)],
@@ -270,7 +280,33 @@ python_executable(#{venv := Venv, python := Python}) ->
 mask(Config) ->
     maps:map(fun mask/2, Config).
 
+%% @doc The options of the node with their defaults.
+-spec node_defaults() -> node_options().
+node_defaults() ->
+    #{
+        state_max_memory => infinity,
+        rpc_allow => all
+    }.
+
+%% @doc Checks the options of the node, which stand in the environment of the application.
+-spec validate_node() -> ok | {error, {invalid_options, #{errors := [error_entry(), ...]}}}.
+validate_node() ->
+    Given = maps:with(node_keys(), environment()),
+    Checked = maps:map(fun hornbeam_option:check/2, Given),
+    case [{Key, map_get(Key, Given), Expected} || {Key, {error, Expected}} <- sorted(Checked)] of
+        [] -> ok;
+        Wrong -> invalid(Wrong)
+    end.
+
+%% @doc An option of the node, once {@link validate_node/0} has found it well.
+-spec node_option(state_max_memory | rpc_allow) -> term().
+node_option(Key) ->
+    application:get_env(hornbeam, Key, map_get(Key, node_defaults())).
+
 %% Internal.
+
+node_keys() ->
+    maps:keys(node_defaults()).
 
 environment() ->
     maps:without(?INTERNAL_KEYS, maps:from_list(application:get_all_env(hornbeam))).
@@ -279,6 +315,12 @@ cores() ->
     case erlang:system_info(logical_processors_available) of
         unknown -> erlang:system_info(schedulers_online);
         Cores -> Cores
+    end.
+
+check_server(Key, Value) ->
+    case lists:member(Key, node_keys()) of
+        true -> {error, "it in the environment of the application hornbeam: all servers share it"};
+        false -> check(Key, Value)
     end.
 
 check(Key, Value) ->
@@ -344,7 +386,7 @@ command_in_venv(<<"python3">>) -> <<"python">>;
 command_in_venv(Python) -> Python.
 
 suggestion(Key) ->
-    Names = maps:keys(defaults()),
+    Names = maps:keys(defaults()) ++ node_keys(),
     case {lists:member(Key, Names), key_text(Key)} of
         {false, {ok, Text}} -> nearest(Text, Names);
         {_, _} -> ""
@@ -354,31 +396,7 @@ key_text(Key) when is_atom(Key) -> {ok, atom_to_binary(Key)};
 key_text(Key) -> hornbeam_form:text(Key).
 
 nearest(Text, Names) ->
-    Distances = [{distance(Text, atom_to_binary(Name)), Name} || Name <- Names],
-    case lists:min(Distances) of
-        {Distance, Name} when Distance =< ?MAX_SLIPS, Distance < byte_size(Text) ->
-            ["; did you mean the atom ", atom_to_binary(Name), "?"];
-        _ ->
-            ""
+    case hornbeam_near:names(Text, [atom_to_binary(Name) || Name <- Names]) of
+        [Near | _] -> ["; did you mean the atom ", Near, "?"];
+        [] -> ""
     end.
-
-%% The number of letters to insert, delete or replace (Levenshtein), a row at a time.
-distance(From, To) ->
-    Letters = string:to_graphemes(To),
-    FirstRow = lists:seq(0, length(Letters)),
-    Rows = lists:foldl(
-        fun(Letter, [Above | _] = Row) -> next_row(Letter, Letters, Row, [Above + 1]) end,
-        FirstRow,
-        string:to_graphemes(From)
-    ),
-    lists:last(Rows).
-
-next_row(_, [], [_], Row) ->
-    lists:reverse(Row);
-next_row(Letter, [Other | Letters], [Diagonal | [Above | _] = Rest], [Left | _] = Row) ->
-    Replaced =
-        case Letter of
-            Other -> Diagonal;
-            _ -> Diagonal + 1
-        end,
-    next_row(Letter, Letters, Rest, [min(Replaced, min(Above, Left) + 1) | Row]).

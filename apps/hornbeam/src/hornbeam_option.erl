@@ -78,6 +78,8 @@ check(hooks, Value) -> check_hooks(Value);
 check(mounts, Value) -> hornbeam_form:any_list(Value);
 check(status_path, Value) -> hornbeam_form:off_or(Value, fun hornbeam_form:url_path/1);
 check(metrics_path, Value) -> hornbeam_form:off_or(Value, fun hornbeam_form:url_path/1);
+check(state_max_memory, Value) -> hornbeam_form:integer_or_infinity(Value, 1);
+check(rpc_allow, Value) -> check_rpc_allow(Value);
 check(_, _) -> {error, "a known option"}.
 
 %% @doc Checks the form of `"module:attribute"'; both halves may be dotted.
@@ -124,6 +126,24 @@ is_taken(#{port := 0}, _) -> false;
 is_taken(Address, Addresses) ->
     Taken = [maps:remove(text, Other) || Other <- Addresses],
     lists:member(maps:remove(text, Address), Taken).
+
+check_rpc_allow(all) ->
+    {ok, all};
+check_rpc_allow(Value) ->
+    Expected = "all, or a list of {Module, Function} and {Module, '_'}",
+    IsAllowed = fun
+        ({Module, Function}) -> is_atom(Module) andalso is_atom(Function);
+        (_) -> false
+    end,
+    case hornbeam_form:any_list(Value) of
+        {ok, List} ->
+            case lists:all(IsAllowed, List) of
+                true -> {ok, List};
+                false -> {error, Expected}
+            end;
+        {error, _} ->
+            {error, Expected}
+    end.
 
 check_paths(Value) ->
     Path = fun hornbeam_form:path/1,

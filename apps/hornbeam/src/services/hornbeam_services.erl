@@ -2,29 +2,93 @@
 
 %% @private What workers may call: the functions of `docs/protocol.md', each a clause.
 %%
-%% Runs inside the worker's own Erlang process, so everything here answers at once.
+%% Runs inside the worker's own Erlang process. What answers at once does so here; what may wait is
+%% handed back as a task, which the worker runs in a process apart (see {@link hornbeam_task}).
 -module(hornbeam_services).
 
 %% API
 -export([call/2]).
+-export([cast/2]).
 
--export_type([result/0]).
+-export_type([result/0, answer/0]).
 
 -type result() :: {ok, term()} | {error, {atom(), map()}}.
 
--spec call(Function :: atom(), Args :: tuple()) -> result().
+-type answer() :: result() | {task, hornbeam_task:task(), timeout()}.
+
+-define(IS_TTL(TtlMs), (TtlMs =:= undefined orelse is_integer(TtlMs) andalso TtlMs >= 0)).
+
+-spec call(Function :: atom(), Args :: tuple()) -> answer().
 call(state_get, {Key}) ->
-    {ok, hornbeam_state:get_encoded(Key)};
-call(state_set, {Key, Encoded, TtlMs})
-        when is_binary(Encoded), TtlMs =:= undefined orelse is_integer(TtlMs) andalso TtlMs >= 0 ->
-    ok = hornbeam_state:set_encoded(Key, Encoded, TtlMs),
-    {ok, true};
+    with_name(Key, fun(Name) -> {ok, hornbeam_state:get_encoded(Name)} end);
 call(state_incr, {Key, Delta}) when is_integer(Delta) ->
-    case hornbeam_state:incr(Key, Delta) of
-        {ok, Value} -> {ok, Value};
-        {error, not_an_integer} -> {error, {not_an_integer, #{}}}
-    end;
+    with_name(Key, fun(Name) ->
+        case hornbeam_state_table:incr(Name, Delta) of
+            {ok, Value} -> {ok, Value};
+            {error, not_an_integer} -> {error, {not_an_integer, #{}}};
+            {error, Full} -> {error, Full}
+        end
+    end);
+call(state_set, {Key, Blob, TtlMs}) when is_binary(Blob), ?IS_TTL(TtlMs) ->
+    with_name(Key, fun(Name) ->
+        written(hornbeam_state_table:put(Name, hornbeam_state:from_encoded(Blob), TtlMs))
+    end);
 call(state_delete, {Key}) ->
-    {ok, hornbeam_state:delete(Key)};
+    with_name(Key, fun(Name) -> {ok, hornbeam_state_table:take(Name) =/= none} end);
+call(state_get_multi, {Keys}) when is_list(Keys) ->
+    with_names(Keys, fun(Names) -> {ok, lists:map(fun hornbeam_state:get_encoded/1, Names)} end);
+call(state_set_multi, {Pairs, TtlMs}) when is_list(Pairs), ?IS_TTL(TtlMs) ->
+    {Keys, Blobs} = lists:unzip(Pairs),
+    with_names(Keys, fun(Names) ->
+        Values = lists:map(fun hornbeam_state:from_encoded/1, Blobs),
+        written(hornbeam_state_table:put_all(lists:zip(Names, Values), TtlMs))
+    end);
+call(state_add, {Key, Blob, TtlMs}) when is_binary(Blob), ?IS_TTL(TtlMs) ->
+    with_name(Key, fun(Name) ->
+        written(hornbeam_state_table:add(Name, hornbeam_state:from_encoded(Blob), TtlMs))
+    end);
+call(state_cas, {Key, Expected, New}) when is_binary(Expected), is_binary(New) ->
+    with_name(Key, fun(Name) ->
+        written(hornbeam_state:cas_encoded(Name, hornbeam_state:from_encoded(Expected),
+                                           hornbeam_state:from_encoded(New)))
+    end);
+call(state_pop, {Key}) ->
+    with_name(Key, fun(Name) -> {ok, hornbeam_state:pop_encoded(Name)} end);
+call(state_keys, {Prefix}) when is_binary(Prefix); Prefix =:= undefined ->
+    %% There may be millions.
+    {task, fun() -> {ok, keys(Prefix)} end, infinity};
 call(Function, Args) ->
     {error, {unknown_function, #{function => Function, arity => tuple_size(Args)}}}.
+
+%% @doc The same for what wants no answer. What is wrong with it shows in the log alone.
+-spec cast(Function :: atom(), Args :: tuple()) -> answer().
+cast(Function, Args) ->
+    call(Function, Args).
+
+%%% Internal
+
+with_name(Key, Fun) ->
+    with_names([Key], fun([Name]) -> Fun(Name) end).
+
+with_names(Keys, Fun) ->
+    case names(Keys, []) of
+        {ok, Names} -> Fun(Names);
+        {error, _} = Error -> Error
+    end.
+
+names([{key, Blob} | Keys], Names) when is_binary(Blob) ->
+    case hornbeam_blob:decode(Blob) of
+        {ok, Key} -> names(Keys, [hornbeam_state_table:name(Key, Blob) | Names]);
+        {error, _} = Error -> Error
+    end;
+names([Key | Keys], Names) ->
+    names(Keys, [hornbeam_state_table:name(Key) | Names]);
+names([], Names) ->
+    {ok, lists:reverse(Names)}.
+
+keys(Prefix) ->
+    [hornbeam_state_table:key_blob(Name) || Name <- hornbeam_state_table:names(Prefix)].
+
+written(ok) -> {ok, true};
+written(IsWritten) when is_boolean(IsWritten) -> {ok, IsWritten};
+written({error, _} = Error) -> Error.

@@ -115,7 +115,11 @@ atoms() ->
      app_not_found, app_import_failed, app_not_callable, loop_unavailable, chdir_failed,
      lifespan_unsupported, lifespan_failed, startup_timeout, worker_class_unsupported,
      emergency, alert, critical, error, warning, notice, info, debug,
-     state_get, state_set, state_incr, state_delete].
+     state_get, state_set, state_incr, state_delete, state_get_multi, state_set_multi, state_keys,
+     state_add, state_cas, state_pop,
+     publish, subscribe, unsubscribe, call, cast, rpc_call, rpc_cast, nodes, node, ping, connect,
+     register_hook, unregister_hook, execute, stream, stream_credit, stream_cancel,
+     result, produce, ok, infinity, class, reason, stack].
 
 malformed(Packet) ->
     {error, {malformed, binary:part(Packet, 0, min(byte_size(Packet), ?SHOWN_BYTES))}}.

@@ -248,10 +248,24 @@ handle_message({done, Id}, State = #state{args = Args}) ->
     end,
     {ok, State#state{served = State#state.served + 1}};
 handle_message({call, CallId, Function, Args}, State) ->
-    reply(CallId, hornbeam_services:call(Function, Args), State),
-    {ok, State};
+    #state{port = Port, writer = Writer} = State,
+    Reply = fun(Result) -> reply(CallId, Result, Port, Writer) end,
+    case hornbeam_services:call(Function, Args) of
+        {task, Task, TimeoutMs} ->
+            _ = hornbeam_task:start(self(), Task, TimeoutMs, Reply),
+            {ok, State};
+        Result ->
+            Reply(Result),
+            {ok, State}
+    end;
 handle_message({cast, Function, Args}, State) ->
-    _ = hornbeam_services:call(Function, Args),
+    case hornbeam_services:cast(Function, Args) of
+        {task, Task, _} -> hornbeam_task:cast(Task, #{function => Function});
+        {ok, _} -> ok;
+        {error, {Name, Facts}} ->
+            ?LOG_WARNING(#{what => cast_failed, function => Function, error => Name,
+                           facts => Facts})
+    end,
     {ok, State};
 handle_message({pong, N}, State = #state{args = #{load := Load}, ping = Ping, pong = Pong})
         when N > Pong, N =< Ping ->
@@ -286,14 +300,14 @@ handle_message(Message, _State) ->
     {stop, {protocol_error, FirstBytes}}.
 
 %% The reply goes straight to the port where the pipe has room: a synchronous caller waits for it.
-reply(CallId, Result, State = #state{port = Port}) ->
+reply(CallId, Result, Port, Writer) ->
     Encoded = hornbeam_protocol:encode(case Result of
         {ok, Value} -> {reply, CallId, ok, Value};
         {error, Error} -> {reply, CallId, error, Error}
     end),
     try port_command(Port, hornbeam_protocol:batch([Encoded]), [nosuspend]) of
         true -> ok;
-        false -> hornbeam_writer:send(State#state.writer, Encoded)
+        false -> hornbeam_writer:send(Writer, Encoded)
     catch
         error:badarg -> ok
     end.
