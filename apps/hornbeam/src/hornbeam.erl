@@ -21,6 +21,9 @@
 -export([stop/1]).
 -export([info/0]).
 -export([info/1]).
+-export([register_function/2]).
+-export([register_function/3]).
+-export([unregister_function/1]).
 -export([format_error/1]).
 
 -export_type([name/0, app/0, info/0]).
@@ -69,10 +72,7 @@ start(App, Options) ->
 %% sentence.
 -spec start(name(), app(), hornbeam_config:options()) -> ok | {error, hornbeam_error:reason()}.
 start(Name, App, Options) when is_atom(Name) ->
-    case ensure_application() of
-        ok -> start_server(Name, App, Options);
-        {error, Reason} -> {error, Reason}
-    end.
+    with_application(fun() -> start_server(Name, App, Options) end).
 
 %% @equiv stop(default)
 -spec stop() -> ok | {error, hornbeam_error:reason()}.
@@ -101,15 +101,34 @@ info(Name) when is_atom(Name) ->
         _ -> not_started(Name)
     end.
 
+%% @doc Let Python call a fun by that name; see {@link hornbeam_functions}. Starts the OTP
+%% application where it does not run, so that functions can be there before the first server is.
+-spec register_function(hornbeam_functions:name(), fun()) -> ok | {error, hornbeam_error:reason()}.
+register_function(Name, Fun) ->
+    with_application(fun() -> hornbeam_functions:register(Name, Fun) end).
+
+%% @doc The same for the function of a module, of any arity.
+-spec register_function(hornbeam_functions:name(), module(), Function :: atom()) ->
+    ok | {error, hornbeam_error:reason()}.
+register_function(Name, Module, Function) ->
+    with_application(fun() -> hornbeam_functions:register(Name, Module, Function) end).
+
+%% @doc Forget a function; whether it was there.
+-spec unregister_function(hornbeam_functions:name()) ->
+    boolean() | {error, hornbeam_error:reason()}.
+unregister_function(Name) ->
+    with_application(fun() -> hornbeam_functions:unregister(Name) end).
+
 %% @doc The reason of an error as a sentence for a human.
 -spec format_error(hornbeam_error:reason() | term()) -> unicode:chardata().
 format_error(Reason) ->
     hornbeam_error:format(Reason).
 
 %% Where it does not start for another reason than its options, that is no error of the caller's.
-ensure_application() ->
+with_application(Fun) ->
     case application:ensure_all_started(hornbeam) of
-        {ok, _} -> ok;
+        {ok, _} ->
+            Fun();
         {error, {hornbeam, {{invalid_options, _} = Reason, {hornbeam_app, start, _}}}} ->
             {error, Reason}
     end.

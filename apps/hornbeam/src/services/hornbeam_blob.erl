@@ -10,8 +10,10 @@
 %% API
 -export([encode/1]).
 -export([decode/1]).
+-export([decode_list/1]).
+-export([decode_map/1]).
 
--export_type([blob/0, error/0]).
+-export_type([blob/0, error/0, bad_arguments/0]).
 
 -type blob() :: binary().
 %% External Term Format with its version byte.
@@ -19,6 +21,9 @@
 -type error() ::
     {unknown_atom, #{text := binary()}}
   | {undecodable, #{first_bytes := binary()}}.
+
+-type bad_arguments() :: {bad_arguments, #{expected := binary()}}.
+%% It is a term, but not of the kind that arguments are.
 
 -define(VERSION, 131).
 -define(COMPRESSED, 80).
@@ -39,7 +44,31 @@ decode(Blob) ->
         error:badarg -> explain(Blob)
     end.
 
+%% @doc The arguments of a call.
+-spec decode_list(blob()) -> {ok, list()} | {error, error() | bad_arguments()}.
+decode_list(Blob) ->
+    decode_as(Blob, fun is_proper_list/1, <<"a list">>).
+
+%% @doc The keyword arguments of a call.
+-spec decode_map(blob()) -> {ok, map()} | {error, error() | bad_arguments()}.
+decode_map(Blob) ->
+    decode_as(Blob, fun is_map/1, <<"a map">>).
+
 %%% Internal
+
+decode_as(Blob, IsRight, Expected) ->
+    case decode(Blob) of
+        {ok, Term} ->
+            case IsRight(Term) of
+                true -> {ok, Term};
+                false -> {error, {bad_arguments, #{expected => Expected}}}
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+is_proper_list([_ | Rest]) -> is_proper_list(Rest);
+is_proper_list(Term) -> Term =:= [].
 
 %% `binary_to_term/2' gives one reason for all faults.
 explain(<<?VERSION, Encoded/binary>> = Blob) ->

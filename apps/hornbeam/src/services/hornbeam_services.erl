@@ -16,6 +16,10 @@
 
 -type answer() :: result() | {task, hornbeam_task:task(), timeout()}.
 
+-define(IS_TIMEOUT(TimeoutMs),
+        (TimeoutMs =:= infinity orelse
+         is_integer(TimeoutMs) andalso TimeoutMs >= 0 andalso TimeoutMs =< 16#FFFFFFFF)).
+
 -define(IS_TTL(TtlMs), (TtlMs =:= undefined orelse is_integer(TtlMs) andalso TtlMs >= 0)).
 
 -spec call(Function :: atom(), Args :: tuple()) -> answer().
@@ -57,11 +61,16 @@ call(state_pop, {Key}) ->
 call(state_keys, {Prefix}) when is_binary(Prefix); Prefix =:= undefined ->
     %% There may be millions.
     {task, fun() -> {ok, keys(Prefix)} end, infinity};
+call(call, {Name, ArgsBlob, TimeoutMs})
+        when is_binary(Name), is_binary(ArgsBlob), ?IS_TIMEOUT(TimeoutMs) ->
+    hornbeam_functions:call_encoded(Name, ArgsBlob, TimeoutMs);
 call(Function, Args) ->
     {error, {unknown_function, #{function => Function, arity => tuple_size(Args)}}}.
 
 %% @doc The same for what wants no answer. What is wrong with it shows in the log alone.
 -spec cast(Function :: atom(), Args :: tuple()) -> answer().
+cast(cast, {Name, ArgsBlob}) when is_binary(Name), is_binary(ArgsBlob) ->
+    hornbeam_functions:cast_encoded(Name, ArgsBlob);
 cast(Function, Args) ->
     call(Function, Args).
 
