@@ -23,4 +23,5 @@ init([]) ->
     State = #{id => hornbeam_state, start => {hornbeam_state, start_link, []}},
     Servers = #{id => hornbeam_servers_sup, start => {hornbeam_servers_sup, start_link, []},
                 type => supervisor, shutdown => infinity},
-    {ok, {#{strategy => one_for_one, intensity => 5, period => 10}, [State, Servers]}}.
+    {ok, {#{strategy => one_for_one, intensity => 5, period => 10},
+          [State] ++ hornbeam_pubsub:child_specs() ++ [Servers]}}.

@@ -64,6 +64,12 @@ call(state_keys, {Prefix}) when is_binary(Prefix); Prefix =:= undefined ->
 call(call, {Name, ArgsBlob, TimeoutMs})
         when is_binary(Name), is_binary(ArgsBlob), ?IS_TIMEOUT(TimeoutMs) ->
     hornbeam_functions:call_encoded(Name, ArgsBlob, TimeoutMs);
+call(publish, {Topic, Blob}) when is_binary(Topic), is_binary(Blob) ->
+    hornbeam_pubsub:publish_encoded(Topic, Blob);
+call(subscribe, {Pattern}) when is_binary(Pattern) ->
+    written(hornbeam_pubsub:subscribe_worker(Pattern));
+call(unsubscribe, {Pattern}) when is_binary(Pattern) ->
+    {ok, hornbeam_pubsub:unsubscribe_worker(Pattern)};
 call(Function, Args) ->
     {error, {unknown_function, #{function => Function, arity => tuple_size(Args)}}}.
 

@@ -40,6 +40,8 @@
   | {cancel, request_id()}
   | {reply, call_id(), ok, term()}
   | {reply, call_id(), error, {atom(), map()}}
+  | {publish, Topic :: binary(), Blob :: binary()}
+  | {dropped, Count :: pos_integer()}
   | {ping, non_neg_integer()}
   | {shutdown, TimeoutMs :: non_neg_integer() | infinity}.
 

@@ -23,6 +23,7 @@
 %% API
 -export([start_link/1]).
 -export([stop/2]).
+-export([publish/2]).
 -export([info/1]).
 -export([kill/1]).
 
@@ -71,7 +72,10 @@
     pong = 0 :: non_neg_integer(),
     %% Since when pings are unanswered; undefined when none is.
     silent_since_ms :: integer() | undefined,
-    served = 0 :: non_neg_integer()
+    served = 0 :: non_neg_integer(),
+    %% Messages of topics that wait to be written, and how many were dropped since that was told.
+    backlog :: hornbeam_writer:backlog(),
+    dropped = 0 :: non_neg_integer()
 }).
 
 %% Time for the interpreter to start and the application to be imported, on top of
@@ -95,6 +99,13 @@ start_link(Args) ->
 -spec stop(pid(), timeout()) -> ok.
 stop(Worker, TimeoutMs) ->
     gen_server:cast(Worker, {stop, TimeoutMs}).
+
+%% @doc Hand on an encoded `publish' message. A worker that does not read loses it, and is told how
+%% many it has lost.
+-spec publish(pid(), hornbeam_protocol:encoded()) -> ok.
+publish(Worker, Encoded) ->
+    Worker ! {publish, Encoded},
+    ok.
 
 %% @doc What `hornbeam:info/0' shows of the worker, or `undefined' when it has just gone.
 -spec info(pid()) -> map() | undefined.
@@ -125,6 +136,7 @@ init(Args = #{server := Server, worker_id := WorkerId, pool := Pool}) ->
             hornbeam_pool:worker_started(Pool, WorkerId, self(), OsPid),
             {ok, #state{args = Args, port = Port, os_pid = OsPid,
                         writer = hornbeam_writer:start_link(Port),
+                        backlog = hornbeam_writer:new_backlog(),
                         started_ms = erlang:monotonic_time(millisecond)},
              {continue, configure}}
     catch
@@ -186,8 +198,10 @@ handle_info({Port, {data, Packet}}, State = #state{port = Port}) ->
     end;
 handle_info({Port, {exit_status, Status}}, State = #state{port = Port}) ->
     {stop, {shutdown, exit_reason(Status, State)}, State#state{os_pid = undefined}};
+handle_info({publish, Encoded}, State) ->
+    {noreply, offer(Encoded, tell_dropped(State))};
 handle_info({timeout, _, heartbeat}, State) ->
-    heartbeat(State);
+    heartbeat(tell_dropped(State));
 handle_info({timeout, _, boot}, State = #state{phase = starting, args = #{config := Config}}) ->
     #{lifespan_timeout := LifespanTimeout} = Config,
     Facts = #{timeout_ms => LifespanTimeout + ?BOOT_TIMEOUT_MS},
@@ -310,6 +324,30 @@ reply(CallId, Result, Port, Writer) ->
         false -> hornbeam_writer:send(Writer, Encoded)
     catch
         error:badarg -> ok
+    end.
+
+%%% Topics
+
+%% Once something was dropped, nothing is let in before that could be told: what a worker loses is
+%% one gap, not every other message.
+offer(_, State = #state{dropped = Dropped}) when Dropped > 0 ->
+    State#state{dropped = Dropped + 1};
+offer(Encoded, State = #state{writer = Writer, backlog = Backlog}) ->
+    case hornbeam_writer:offer(Writer, Backlog, Encoded) of
+        ok -> State;
+        full -> State#state{dropped = 1}
+    end.
+
+tell_dropped(State = #state{dropped = 0}) ->
+    State;
+tell_dropped(State = #state{dropped = Dropped, backlog = Backlog}) ->
+    case hornbeam_writer:is_drained(Backlog) of
+        true ->
+            ok = send({dropped, Dropped}, State),
+            ?LOG_WARNING(#{what => publishes_dropped, count => Dropped}),
+            State#state{dropped = 0};
+        false ->
+            State
     end.
 
 %%% Heartbeat
