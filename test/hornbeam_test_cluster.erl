@@ -37,7 +37,7 @@ run(Peer, Fun) ->
     call(Peer, erlang, apply, [Fun, []]).
 
 start_peer(EpmdPort) ->
-    {ok, Pid, Node} = peer:start_link(#{
+    {ok, Pid, Node} = peer:start(#{
         name => peer:random_name(),
         host => "127.0.0.1",
         longnames => true,

@@ -70,6 +70,23 @@ call(subscribe, {Pattern}) when is_binary(Pattern) ->
     written(hornbeam_pubsub:subscribe_worker(Pattern));
 call(unsubscribe, {Pattern}) when is_binary(Pattern) ->
     {ok, hornbeam_pubsub:unsubscribe_worker(Pattern)};
+call(rpc_call, {Node, Module, Function, ArgsBlob, TimeoutMs})
+        when is_binary(Node), is_binary(Module), is_binary(Function), is_binary(ArgsBlob),
+             ?IS_TIMEOUT(TimeoutMs) ->
+    Target = {Node, Module, Function},
+    %% It has a deadline of its own, which reaches the other node.
+    {task, fun() -> hornbeam_rpc:call_encoded(Target, ArgsBlob, TimeoutMs) end, infinity};
+call(rpc_cast, {Node, Module, Function, ArgsBlob})
+        when is_binary(Node), is_binary(Module), is_binary(Function), is_binary(ArgsBlob) ->
+    {task, fun() -> hornbeam_rpc:cast_encoded({Node, Module, Function}, ArgsBlob) end, infinity};
+call(nodes, {}) ->
+    {ok, [atom_to_binary(Node) || Node <- nodes()]};
+call(node, {}) ->
+    {ok, atom_to_binary(node())};
+call(ping, {Node}) when is_binary(Node) ->
+    {task, fun() -> hornbeam_rpc:ping(Node) end, infinity};
+call(connect, {Node}) when is_binary(Node) ->
+    {task, fun() -> hornbeam_rpc:connect(Node) end, infinity};
 call(Function, Args) ->
     {error, {unknown_function, #{function => Function, arity => tuple_size(Args)}}}.
 
