@@ -58,6 +58,14 @@ batch_is_one_list(_) ->
         {cancel, 1},
         {reply, 1, ok, 5},
         {reply, 2, error, {not_an_integer, #{}}},
+        {publish, <<"topic">>, <<131, 97, 1>>},
+        {dropped, 7},
+        {invoke, 1, <<"path">>, undefined, <<131, 106>>, <<131, 116, 0:32>>, call},
+        {invoke_credit, 1, 16},
+        {invoke_cancel, 1},
+        {item, 2, <<131, 97, 1>>},
+        {stream_end, 2},
+        {stream_error, 2, {service_down, #{path => <<"path">>}}},
         {ping, 0},
         {shutdown, infinity}
     ],
@@ -120,6 +128,13 @@ wrong_values(_) ->
         {call, 1, state_get, []},
         {call, x, state_get, {}},
         {cast, state_get, []},
+        {result, 1, ok, 5},
+        {result, x, ok, <<131, 97, 1>>},
+        {result, 1, error, #{class => <<"ValueError">>, reason => <<"no">>}},
+        {result, 1, error, #{class => <<"ValueError">>, reason => no, stack => <<>>}},
+        {result, 1, other, <<131, 97, 1>>},
+        {produce, 1, undefined},
+        {produce, x, <<131, 97, 1>>},
         {done},
         {done, 1, 2},
         done,
@@ -142,6 +157,9 @@ messages_of_the_node_are_refused(_) ->
             {cancel, 1},
             {reply, 1, ok, 1},
             {ping, 1},
+            {publish, <<"topic">>, <<131, 97, 1>>},
+            {invoke_cancel, 1},
+            {stream_end, 1},
             {shutdown, 1}
         ]
     ].
@@ -208,7 +226,11 @@ known_atoms_come_through(_) ->
         app_not_found, app_import_failed, app_not_callable, loop_unavailable, chdir_failed,
         lifespan_unsupported, lifespan_failed, startup_timeout, worker_class_unsupported,
         app, message, traceback, type, loop, chdir, timeout_ms, worker_class, os_pid, python,
-        codec, lifespan, request_id, state_get, state_set, state_incr, state_delete
+        codec, lifespan, request_id, state_get, state_set, state_incr, state_delete,
+        state_get_multi, state_set_multi, state_keys, state_add, state_cas, state_pop, publish,
+        subscribe, unsubscribe, call, cast, rpc_call, rpc_cast, nodes, node, ping, connect,
+        register_hook, unregister_hook, execute, stream, stream_credit, stream_cancel, result,
+        produce, ok, error, infinity, class, reason, stack
     ],
     ?assertEqual([], Reference -- Names).
 
@@ -293,7 +315,10 @@ messages() ->
         {waiting, 1, 0},
         {done, 1},
         {call, 1, state_get, {<<"key">>}},
-        {cast, state_set, {<<"key">>, <<131, 97, 1>>, undefined}}
+        {cast, state_set, {<<"key">>, <<131, 97, 1>>, undefined}},
+        {result, 1, ok, <<131, 97, 1>>},
+        {result, 1, error, #{class => <<"ValueError">>, reason => <<"no">>, stack => <<>>}},
+        {produce, 1, <<131, 97, 1>>}
     ].
 
 packet(Messages) ->

@@ -24,4 +24,5 @@ init([]) ->
     Servers = #{id => hornbeam_servers_sup, start => {hornbeam_servers_sup, start_link, []},
                 type => supervisor, shutdown => infinity},
     {ok, {#{strategy => one_for_one, intensity => 5, period => 10},
-          [State] ++ hornbeam_pubsub:child_specs() ++ [Servers]}}.
+          [State] ++ hornbeam_pubsub:child_specs() ++ hornbeam_hook_registry:child_specs() ++
+              [Servers]}}.

@@ -14,11 +14,16 @@
 
 -type result() :: {ok, term()} | {error, {atom(), map()}}.
 
--type answer() :: result() | {task, hornbeam_task:task(), timeout()}.
+-type answer() ::
+    result()
+  | {task, hornbeam_task:task(), timeout()}
+  | {stream, hornbeam_hook_call:invocation(), timeout()}.
 
 -define(IS_TIMEOUT(TimeoutMs),
         (TimeoutMs =:= infinity orelse
          is_integer(TimeoutMs) andalso TimeoutMs >= 0 andalso TimeoutMs =< 16#FFFFFFFF)).
+
+-define(IS_METHOD(Method), (Method =:= undefined orelse is_binary(Method))).
 
 -define(IS_TTL(TtlMs), (TtlMs =:= undefined orelse is_integer(TtlMs) andalso TtlMs >= 0)).
 
@@ -87,15 +92,33 @@ call(ping, {Node}) when is_binary(Node) ->
     {task, fun() -> hornbeam_rpc:ping(Node) end, infinity};
 call(connect, {Node}) when is_binary(Node) ->
     {task, fun() -> hornbeam_rpc:connect(Node) end, infinity};
+call(register_hook, {Path}) when is_binary(Path) ->
+    written(hornbeam_hook_registry:join(Path));
+call(unregister_hook, {Path}) when is_binary(Path) ->
+    {ok, hornbeam_hook_registry:leave(Path)};
+call(execute, {Path, Method, Args, Kwargs, TimeoutMs})
+        when is_binary(Path), ?IS_METHOD(Method), is_binary(Args), is_binary(Kwargs),
+             ?IS_TIMEOUT(TimeoutMs) ->
+    Invocation = {Path, Method, Args, Kwargs, call},
+    {task, fun() -> hornbeam_hook_call:run(Invocation) end, TimeoutMs};
+call(stream, {Path, Method, Args, Kwargs, TimeoutMs})
+        when is_binary(Path), ?IS_METHOD(Method), is_binary(Args), is_binary(Kwargs),
+             ?IS_TIMEOUT(TimeoutMs) ->
+    {stream, {Path, Method, Args, Kwargs, stream}, TimeoutMs};
 call(Function, Args) ->
     {error, {unknown_function, #{function => Function, arity => tuple_size(Args)}}}.
 
 %% @doc The same for what wants no answer. What is wrong with it shows in the log alone.
--spec cast(Function :: atom(), Args :: tuple()) -> answer().
+-spec cast(Function :: atom(), Args :: tuple()) ->
+    result() | {task, hornbeam_task:task(), timeout()}.
 cast(cast, {Name, ArgsBlob}) when is_binary(Name), is_binary(ArgsBlob) ->
     hornbeam_functions:cast_encoded(Name, ArgsBlob);
 cast(Function, Args) ->
-    call(Function, Args).
+    case call(Function, Args) of
+        %% Nobody would learn its number.
+        {stream, _, _} -> {error, {unknown_function, #{function => stream, arity => 5}}};
+        Answer -> Answer
+    end.
 
 %%% Internal
 

@@ -14,13 +14,19 @@
 -export([atoms/0]).
 
 -export_type([message/0, to_worker/0, from_worker/0, encoded/0, scope/0, headers/0,
-              request_id/0, call_id/0, decode_error/0]).
+              request_id/0, call_id/0, invoke_id/0, stream_id/0, decode_error/0]).
 
 -type request_id() :: pos_integer().
 %% Chosen by the node, never used twice in a worker's life.
 
 -type call_id() :: pos_integer().
 %% Chosen by the worker.
+
+-type invoke_id() :: pos_integer().
+%% Of a hook that the worker runs; chosen by the node.
+
+-type stream_id() :: pos_integer().
+%% Of a stream that the worker takes; chosen by the node.
 
 -type headers() :: [{binary(), binary()}].
 %% Names in lower case.
@@ -42,6 +48,13 @@
   | {reply, call_id(), error, {atom(), map()}}
   | {publish, Topic :: binary(), Blob :: binary()}
   | {dropped, Count :: pos_integer()}
+  | {invoke, invoke_id(), Path :: binary(), Method :: binary() | undefined,
+     Args :: binary(), Kwargs :: binary(), call | stream}
+  | {invoke_cancel, invoke_id()}
+  | {invoke_credit, invoke_id(), Count :: pos_integer()}
+  | {item, stream_id(), Blob :: binary()}
+  | {stream_end, stream_id()}
+  | {stream_error, stream_id(), {atom(), map()}}
   | {ping, non_neg_integer()}
   | {shutdown, TimeoutMs :: non_neg_integer() | infinity}.
 
@@ -57,7 +70,10 @@
   | {abort | done, request_id()}
   | {credit | waiting, request_id(), Bytes :: non_neg_integer()}
   | {call, call_id(), Function :: atom(), Args :: tuple()}
-  | {cast, Function :: atom(), Args :: tuple()}.
+  | {cast, Function :: atom(), Args :: tuple()}
+  | {result, invoke_id(), ok, Blob :: binary()}
+  | {result, invoke_id(), error, Facts :: map()}
+  | {produce, invoke_id(), Blob :: binary()}.
 
 -type message() :: to_worker() | from_worker().
 
@@ -143,12 +159,20 @@ is_message({trailers, Id, Headers}) -> is_integer(Id) andalso is_headers(Headers
 is_message({call, Id, Function, Args}) ->
     is_integer(Id) andalso is_atom(Function) andalso is_tuple(Args);
 is_message({cast, Function, Args}) -> is_atom(Function) andalso is_tuple(Args);
+is_message({result, Id, ok, Blob}) -> is_integer(Id) andalso is_binary(Blob);
+is_message({result, Id, error, Facts}) -> is_integer(Id) andalso is_error(Facts);
+is_message({produce, Id, Blob}) -> is_integer(Id) andalso is_binary(Blob);
 is_message({pong, N}) -> is_integer(N);
 is_message({log, Level, Report}) -> is_atom(Level) andalso is_map(Report);
 is_message({ready, Facts}) -> is_map(Facts);
 is_message({stopped, Facts}) -> is_map(Facts);
 is_message({failed, Name, Facts}) -> is_atom(Name) andalso is_map(Facts);
 is_message(_) -> false.
+
+is_error(#{class := Class, reason := Reason, stack := Stack}) ->
+    is_binary(Class) andalso is_binary(Reason) andalso is_binary(Stack);
+is_error(_) ->
+    false.
 
 is_head(Id, Status, Headers, Body) ->
     is_integer(Id) andalso is_integer(Status) andalso Status >= 100 andalso Status =< 999

@@ -75,7 +75,8 @@
     served = 0 :: non_neg_integer(),
     %% Messages of topics that wait to be written, and how many were dropped since that was told.
     backlog :: hornbeam_writer:backlog(),
-    dropped = 0 :: non_neg_integer()
+    dropped = 0 :: non_neg_integer(),
+    hooks = hornbeam_worker_hooks:new() :: hornbeam_worker_hooks:hooks()
 }).
 
 %% Time for the interpreter to start and the application to be imported, on top of
@@ -178,6 +179,7 @@ handle_cast({stop, _}, State = #state{phase = starting}) ->
     {stop, {shutdown, stopped}, State};
 handle_cast({stop, TimeoutMs}, State = #state{args = #{load := Load, config := Config}}) ->
     hornbeam_load:close(Load),
+    hornbeam_hook_registry:leave_all(),
     ok = send({shutdown, TimeoutMs}, State),
     case stop_bound_ms(TimeoutMs, Config) of
         infinity -> ok;
@@ -200,6 +202,18 @@ handle_info({Port, {exit_status, Status}}, State = #state{port = Port}) ->
     {stop, {shutdown, exit_reason(Status, State)}, State#state{os_pid = undefined}};
 handle_info({publish, Encoded}, State) ->
     {noreply, offer(Encoded, tell_dropped(State))};
+handle_info({hornbeam_invoke, Caller, Ref, Invocation}, State = #state{hooks = Hooks}) ->
+    {noreply, tell_hooks(hornbeam_worker_hooks:invoke(Caller, Ref, Invocation, Hooks), State)};
+handle_info({hornbeam_credit, Ref, Count}, State = #state{hooks = Hooks}) ->
+    {noreply, tell_hooks(hornbeam_worker_hooks:credit(Ref, Count, Hooks), State)};
+handle_info({'DOWN', Monitor, process, _, _} = Message, State = #state{hooks = Hooks}) ->
+    case hornbeam_worker_hooks:process_down(Monitor, Hooks) of
+        unknown ->
+            ?LOG_WARNING(#{what => unexpected_message, message => Message}),
+            {noreply, State};
+        Told ->
+            {noreply, tell_hooks(Told, State)}
+    end;
 handle_info({timeout, _, heartbeat}, State) ->
     heartbeat(tell_dropped(State));
 handle_info({timeout, _, boot}, State = #state{phase = starting, args = #{config := Config}}) ->
@@ -268,10 +282,25 @@ handle_message({call, CallId, Function, Args}, State) ->
         {task, Task, TimeoutMs} ->
             _ = hornbeam_task:start(self(), Task, TimeoutMs, Reply),
             {ok, State};
+        {stream, Invocation, TimeoutMs} ->
+            Sink = stream_sink(Reply, Writer),
+            Hooks = hornbeam_worker_hooks:open_stream(Sink, Invocation, TimeoutMs,
+                                                      State#state.hooks),
+            {ok, State#state{hooks = Hooks}};
         Result ->
             Reply(Result),
             {ok, State}
     end;
+handle_message({result, Id, Outcome, Value}, State = #state{hooks = Hooks}) ->
+    {ok, State#state{hooks = hornbeam_worker_hooks:result(Id, {Outcome, Value}, Hooks)}};
+handle_message({produce, Id, Blob}, State = #state{hooks = Hooks}) ->
+    {ok, tell_hooks(hornbeam_worker_hooks:produce(Id, Blob, Hooks), State)};
+handle_message({cast, stream_credit, {Id, Count}}, State) when is_integer(Count), Count > 0 ->
+    hornbeam_worker_hooks:give_credit(Id, Count, State#state.hooks),
+    {ok, State};
+handle_message({cast, stream_cancel, {Id}}, State) ->
+    hornbeam_worker_hooks:cancel(Id, State#state.hooks),
+    {ok, State};
 handle_message({cast, Function, Args}, State) ->
     case hornbeam_services:cast(Function, Args) of
         {task, Task, _} -> hornbeam_task:cast(Task, #{function => Function});
@@ -324,6 +353,23 @@ reply(CallId, Result, Port, Writer) ->
         false -> hornbeam_writer:send(Writer, Encoded)
     catch
         error:badarg -> ok
+    end.
+
+%%% Hooks
+
+tell_hooks({Messages, Hooks}, State) ->
+    lists:foreach(fun(Message) -> send(Message, State) end, Messages),
+    State#state{hooks = Hooks}.
+
+%% Runs in the relay: items take the writer's way, and nothing of them waits in this process. The
+%% reply has been written, or waits there too, before the first of them.
+stream_sink(Reply, Writer) ->
+    fun
+        (Id, opened) -> Reply({ok, Id});
+        (_, {not_opened, Error}) -> Reply({error, Error});
+        (Id, {item, Blob}) -> send_by(Writer, {item, Id, Blob});
+        (Id, stream_end) -> send_by(Writer, {stream_end, Id});
+        (Id, {stream_error, Error}) -> send_by(Writer, {stream_error, Id, Error})
     end.
 
 %%% Topics
@@ -422,6 +468,9 @@ settings(#{server := Server, worker_id := WorkerId}, Config) ->
     Given#{server => atom_to_binary(Server), worker_id => WorkerId}.
 
 send(Message, #state{writer = Writer}) ->
+    send_by(Writer, Message).
+
+send_by(Writer, Message) ->
     hornbeam_writer:send(Writer, hornbeam_protocol:encode(Message)).
 
 exit_reason(_, #state{phase = stopping}) -> stopped;
