@@ -1,96 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker's end of the two pipes: batches out, batches in, and calls that wait.
+"""Calls of the node, and streams of items, that threads and tasks wait for.
 
-Who writes. The event loop's thread puts messages into the outbox, which leaves as one
-packet at the end of the turn. A call is written at once by its thread, behind what is
-in the outbox.
-
-Who reads. One thread at a time has the *reader role*: the event loop, whenever there is
-something to read, or a thread that waits for the reply to its call. Whoever reads puts
-replies into the slots of the calls that wait for them, and all else into the inbox,
-which only the event loop empties, in order. Invariants, all kept under `_mutex`:
-
-* `_reader` is the thread that has the role, or 0.
-* A thread that finds the role taken becomes a follower: it sleeps until its reply is
-  there or the role is handed to it. Who gives the role up wakes one follower; so while
-  there are followers, somebody reads or is about to.
-* The event loop never sleeps for the role. If a thread has it while the pipe is
-  readable, the loop stops watching (`_paused`), as it would spin; who gives the role up
-  has it watch again.
-
-`_mutex` is re-entrant only to notice the one case that can't work: a finalizer or a
-signal handler that calls the node while its own thread reads.
+`_pipes` has the reading and writing. A thread that waits may read; a task leaves that
+to others: to a thread that waits, or the event loop.
 """
 
 from __future__ import annotations
 
-import os
-import select
-import threading
-import traceback
-from collections import deque
-from collections.abc import Callable
-from itertools import count
+import time
 from threading import get_ident
-from typing import Final, NoReturn, Protocol
+from typing import Final
 
 from hornbeam import _protocol as protocol
 from hornbeam._bridge import CallFailed
 from hornbeam._errors import BridgeClosed, ReentrantCall
-from hornbeam._process import leave
-from hornbeam._protocol import IncomingMessage, PacketSplitter, ProtocolError
+from hornbeam._loops import create_waiter
+from hornbeam._pipes import Pipes, die_of
+from hornbeam._protocol import IncomingMessage, ProtocolError
+from hornbeam._slots import Slot, StreamSlot
 from hornbeam._terms import Atom
-from hornbeam._writer import PacketWriter
 
-__all__ = ("Channel", "Receiver", "die_of")
+__all__ = ("Channel",)
 
-READ_BYTES: Final = 65536
-"""How much is read at once: a pipe gives no more in one read unless it was enlarged."""
-
-EXIT_NODE_GONE: Final = 0
-EXIT_PROTOCOL: Final = 70
-"""EX_SOFTWARE of sysexits.h."""
+_STREAM_CANCEL: Final = Atom("stream_cancel")
 
 
-class Receiver(Protocol):
-    """The event loop's side of a channel."""
-
-    def handle(self, message: IncomingMessage) -> None:
-        """Take one message of the node; not a reply.
-
-        Raises:
-            ProtocolError: the node may not send it.
-        """
-
-    def is_output_expected(self) -> bool:
-        """Say whether what was just handled has tasks run in the next turn.
-
-        If so, what they send can leave at the end of that turn.
-        """
-
-
-class Scheduler(Protocol):
-    """What a channel needs of the event loop."""
-
-    def call_soon(self, callback: Callable[[], None]) -> None: ...
-    def call_soon_threadsafe(self, callback: Callable[[], None]) -> None: ...
-    def add_reader(self, descriptor: int, callback: Callable[[], None]) -> None: ...
-    def remove_reader(self, descriptor: int) -> None: ...
-
-
-class _Slot:
-    """Where the reply to a call is put."""
-
-    __slots__ = ("done", "reply", "wakeup")
-
-    def __init__(self) -> None:
-        self.done = False
-        self.reply: IncomingMessage = ()
-        # Only a follower has one.
-        self.wakeup: threading.Lock | None = None
-
-
-class Channel:
+class Channel(Pipes):
     """Messages and calls over a pair of pipes.
 
     Args:
@@ -98,168 +33,7 @@ class Channel:
         write_descriptor: non-blocking, to the node.
     """
 
-    __slots__ = (
-        "_call_ids",
-        "_closed",
-        "_drain_scheduled",
-        "_flush_scheduled",
-        "_followers",
-        "_inbox",
-        "_loop_thread",
-        "_mutex",
-        "_paused",
-        "_read_descriptor",
-        "_read_poll",
-        "_reader",
-        "_receiver",
-        "_scheduler",
-        "_slots",
-        "_splitter",
-        "_writer",
-    )
-
-    def __init__(self, read_descriptor: int, write_descriptor: int) -> None:
-        self._read_descriptor = read_descriptor
-        self._writer = PacketWriter(write_descriptor, _leave_without_node)
-        self._read_poll = select.poll()
-        self._read_poll.register(read_descriptor, select.POLLIN)
-        self._splitter = PacketSplitter()
-        self._inbox: deque[IncomingMessage] = deque()
-        self._call_ids = count(1)
-        self._slots: dict[int, _Slot] = {}
-        self._scheduler: Scheduler | None = None
-        self._receiver: Receiver | None = None
-        self._loop_thread = 0
-        self._flush_scheduled = False
-        self._drain_scheduled = False
-        self._reset_locks()
-        self._closed = False
-
-    def _reset_locks(self) -> None:
-        self._mutex = threading.RLock()
-        self._reader = 0
-        # Ordered: who waits longest gets the role first.
-        self._followers: dict[_Slot, None] = {}
-        self._paused = False
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether calls can't be made any more."""
-        return self._closed
-
-    def close_in_forks(self) -> None:
-        """Have forks of this process leave the pipes alone."""
-        os.register_at_fork(after_in_child=self._abandon)
-
-    # The event loop.
-
-    def receive_first(self) -> IncomingMessage:
-        """Wait for the node's first message; before there is an event loop."""
-        me = get_ident()
-        self._take_role(me)
-
-        try:
-            while not self._inbox:
-                self._read_poll.poll()
-                self._read_and_sort()
-        finally:
-            self._give_up_role()
-
-        return self._inbox.popleft()
-
-    def attach(self, scheduler: Scheduler, receiver: Receiver) -> None:
-        """Have the event loop of this thread take the node's messages from now on."""
-        self._scheduler = scheduler
-        self._receiver = receiver
-        self._loop_thread = get_ident()
-        scheduler.add_reader(self._read_descriptor, self._on_readable)
-        self._schedule_drain()
-
-    def detach(self) -> None:
-        """Let go of the event loop, which is about to end; calls still work."""
-        assert self._scheduler is not None
-        self.flush()
-        self._scheduler.remove_reader(self._read_descriptor)
-        self._scheduler = None
-
-    def post(self, encoded: bytes) -> None:
-        """Send a message at the end of this turn; only from the event loop's thread."""
-        self._writer.outbox.append(encoded)
-
-        if not self._flush_scheduled and self._scheduler is not None:
-            self._flush_scheduled = True
-            self._scheduler.call_soon(self.flush)
-
-    def flush(self) -> None:
-        """Send what is in the outbox now."""
-        self._flush_scheduled = False
-
-        if self._closed:
-            _leave_fork()
-
-        if self._writer.outbox:
-            self._writer.write()
-
-    def _on_readable(self) -> None:
-        if not self._take_role(get_ident()):
-            return
-
-        try:
-            self._read_and_sort()
-        finally:
-            self._give_up_role()
-
-        self._drain()
-
-    def _drain(self) -> None:
-        """Handle what is in the inbox, and send what came of it.
-
-        Handling a message may run code of the application, which may call the node,
-        which may fill the inbox again, to be looked into in a later turn: so other
-        tasks run in between.
-        """
-        receiver, scheduler = self._receiver, self._scheduler
-        self._drain_scheduled = False
-        inbox = self._inbox
-
-        if receiver is None or scheduler is None:
-            return
-
-        # What is posted meanwhile leaves below.
-        self._flush_scheduled = True
-
-        try:
-            for _ in range(len(inbox)):
-                receiver.handle(inbox.popleft())
-        except ProtocolError as exc:
-            die_of(exc)
-        except Exception:
-            # A fault of ours: messages are lost, nobody could rely on this worker any
-            # more.
-            traceback.print_exc()
-            leave(EXIT_PROTOCOL)
-
-        if receiver.is_output_expected():
-            # Behind the tasks' first steps, which are in the loop's queue already.
-            scheduler.call_soon(self.flush)
-        else:
-            self.flush()
-
-    def _schedule_drain(self) -> None:
-        """Have the event loop look into the inbox; from any thread."""
-        scheduler = self._scheduler
-
-        if scheduler is None or self._drain_scheduled:
-            return
-
-        self._drain_scheduled = True
-
-        if get_ident() == self._loop_thread:
-            scheduler.call_soon(self._drain)
-        else:
-            scheduler.call_soon_threadsafe(self._drain)
-
-    # Calls.
+    __slots__ = ()
 
     def call(self, function: Atom, args: tuple[object, ...]) -> object:
         """Call a service of the node and wait for the reply; from any thread.
@@ -270,167 +44,184 @@ class Channel:
             BridgeClosed: this process is a fork of the worker.
             ReentrantCall: the thread is in the midst of another call.
         """
+        slot = self._create_slot(None)
+
+        try:
+            self._writer.write(self._encode_call(slot, function, args))
+
+            while not slot.done:
+                self._wait_for(slot)
+        except ReentrantCall:
+            self._slots.pop(slot.call_id, None)
+            raise
+
+        return _outcome_of(slot.reply)
+
+    async def call_async(self, function: Atom, args: tuple[object, ...]) -> object:
+        """Call a service of the node from a task; as `call` in all else.
+
+        The reply to a call that was cancelled is dropped.
+        """
+        slot = self.start(function, args)
+
+        try:
+            await self._wait_in_task(slot)
+        except BaseException:
+            self.forget(slot)
+            raise
+
+        return _outcome_of(slot.reply)
+
+    def start(
+        self, function: Atom, args: tuple[object, ...], stream: StreamSlot | None = None
+    ) -> Slot:
+        """Begin a call; the slot is for one of the methods below.
+
+        Raises:
+            EncodeError, BridgeClosed, ReentrantCall: as `call`.
+        """
+        slot = self._create_slot(stream)
+
+        try:
+            self._transmit(self._encode_call(slot, function, args))
+        except ReentrantCall:
+            self._slots.pop(slot.call_id, None)
+            raise
+
+        return slot
+
+    def wait(self, slot: Slot, timeout_s: float | None = None) -> object:
+        """Wait for the reply to a call that was begun; for one thread.
+
+        Raises:
+            TimeoutError: it did not come in time, and may come yet.
+            CallFailed, ReentrantCall: as `call`.
+        """
+        if timeout_s is None:
+            while not slot.done:
+                self._wait_for(slot)
+        else:
+            deadline = time.monotonic() + timeout_s
+
+            while not slot.done:
+                if time.monotonic() >= deadline:
+                    self._hand_on()
+                    raise TimeoutError
+
+                self._wait_for(slot, deadline)
+
+        return _outcome_of(slot.reply)
+
+    async def wait_async(self, slot: Slot) -> object:
+        """Wait for the reply to a call that was begun; for one task.
+
+        Raises:
+            CallFailed: as `call`.
+        """
+        await self._wait_in_task(slot)
+        return _outcome_of(slot.reply)
+
+    def forget(self, slot: Slot) -> None:
+        """Have a late reply dropped, and a stream that it opens closed."""
+        if slot.stream is None:
+            self._slots.pop(slot.call_id, None)
+        else:
+            self.close_stream(slot.stream)
+
+    def cast(self, function: Atom, args: tuple[object, ...]) -> None:
+        """Call a service of the node without an answer; never waits for the node.
+
+        Raises:
+            EncodeError, BridgeClosed: as `call`.
+        """
+        self._check_open()
+        self.send(protocol.cast(function, args))
+
+    # Streams of items.
+
+    def take_item(self, stream: StreamSlot) -> IncomingMessage:
+        """Wait for the next message of a stream; for one thread.
+
+        Raises:
+            ReentrantCall: as `call`.
+        """
+        while not stream.done:
+            self._wait_for(stream)
+
+        return self._pop_item(stream)
+
+    async def take_item_async(self, stream: StreamSlot) -> IncomingMessage:
+        """Wait for the next message of a stream; for one task."""
+        if not stream.done:
+            await self._wait_in_task(stream)
+
+        return self._pop_item(stream)
+
+    def close_stream(self, stream: StreamSlot) -> None:
+        """Have the node stop, if it has not ended yet; also from a finalizer."""
+        if stream.is_closed:
+            return
+
+        stream.is_closed = True
+        stream_id = stream.stream_id
+
+        # Otherwise its id is still to come, or it has ended.
+        if stream_id is not None and stream_id in self._streams:
+            self._streams.pop(stream_id, None)
+            self.send(protocol.cast(_STREAM_CANCEL, (stream_id,)))
+
+    def _pop_item(self, stream: StreamSlot) -> IncomingMessage:
+        with self._mutex:
+            message = stream.messages.popleft()
+            stream.done = bool(stream.messages)
+            return message
+
+    # What calls are made of.
+
+    def _check_open(self) -> None:
         if self._closed:
             raise BridgeClosed(
                 "this process is a fork of a Hornbeam worker; only the worker itself "
                 "can call the node"
             )
 
+    def _create_slot(self, stream: StreamSlot | None) -> Slot:
+        self._check_open()
+
         if self._reader == get_ident():
             raise ReentrantCall
 
-        call_id = next(self._call_ids)
-        encoded = protocol.call(call_id, function, args)
-        slot = self._slots[call_id] = _Slot()
+        return Slot(next(self._call_ids), stream)
 
-        try:
-            self._writer.write(encoded)
+    def _encode_call(
+        self, slot: Slot, function: Atom, args: tuple[object, ...]
+    ) -> bytes:
+        encoded = protocol.call(slot.call_id, function, args)
+        self._slots[slot.call_id] = slot
+        return encoded
 
-            while not slot.done:
-                self._wait_for(slot)
-        except ReentrantCall:
-            self._slots.pop(call_id, None)
-            raise
-
-        _, _, outcome, value = slot.reply
-
-        if outcome is protocol.OK:
-            return value
-
-        raise _parse_failure(outcome, value)
-
-    def _wait_for(self, slot: _Slot) -> None:
-        """Read until the reply is there, or sleep until it is or the role is free."""
-        me = get_ident()
+    async def _wait_in_task(self, slot: Slot) -> None:
+        waiter = create_waiter()
 
         with self._mutex:
             if slot.done:
                 return
 
-            assert self._reader != me, "call() refuses that"
-
-            if self._reader == 0:
-                self._reader = me
-                wakeup = None
-            else:
-                wakeup = slot.wakeup = threading.Lock()
-                wakeup.acquire()
-                self._followers[slot] = None
-
-        if wakeup is not None:
-            wakeup.acquire()
-            return
+            slot.waiter = waiter
 
         try:
-            while not slot.done:
-                self._read_poll.poll()
-                self._read_and_sort()
-
-                if self._inbox:
-                    self._schedule_drain()
+            await waiter.wait()
         finally:
-            self._give_up_role()
+            slot.waiter = None
 
-    # Reading; by who has the role.
 
-    def _take_role(self, me: int) -> bool:
-        """Take the reader's role for the event loop, or stop watching the pipe."""
-        with self._mutex:
-            if self._reader == 0:
-                self._reader = me
-                return True
+def _outcome_of(reply: IncomingMessage) -> object:
+    _, _, outcome, value = reply
 
-            if self._scheduler is not None and not self._paused:
-                self._paused = True
-                self._scheduler.remove_reader(self._read_descriptor)
+    if outcome is protocol.OK:
+        return value
 
-            return False
-
-    def _give_up_role(self) -> None:
-        with self._mutex:
-            self._reader = 0
-
-            if self._followers:
-                slot = next(iter(self._followers))
-                self._wake(slot)
-                return
-
-            if not self._paused:
-                return
-
-            self._paused = False
-
-        scheduler = self._scheduler
-
-        if get_ident() == self._loop_thread:
-            self._resume()
-        elif scheduler is not None:
-            scheduler.call_soon_threadsafe(self._resume)
-
-    def _resume(self) -> None:
-        """Watch the pipe again."""
-        if self._scheduler is not None:
-            self._scheduler.add_reader(self._read_descriptor, self._on_readable)
-
-    def _wake(self, slot: _Slot) -> None:
-        """Wake a follower, if it is one; under the mutex."""
-        wakeup, slot.wakeup = slot.wakeup, None
-
-        if wakeup is not None:
-            del self._followers[slot]
-            wakeup.release()
-
-    def _read_and_sort(self) -> None:
-        if self._closed:
-            _leave_fork()
-
-        try:
-            data = os.read(self._read_descriptor, READ_BYTES)
-        except BlockingIOError:
-            return
-
-        if not data:
-            _leave_without_node()
-
-        try:
-            for packet in self._splitter.feed(data):
-                for message in protocol.parse_packet(packet):
-                    if message[0] is protocol.REPLY:
-                        self._deliver(message)
-                    else:
-                        self._inbox.append(message)
-        except ProtocolError as exc:
-            die_of(exc)
-
-    def _deliver(self, message: IncomingMessage) -> None:
-        if len(message) != 4 or type(message[1]) is not int:
-            raise ProtocolError(
-                "a reply has a call id and two more fields", repr(message)
-            )
-
-        slot = self._slots.pop(message[1], None)
-
-        # A late one: nobody waits for it any more.
-        if slot is None:
-            return
-
-        with self._mutex:
-            slot.reply = message
-            slot.done = True
-            self._wake(slot)
-
-    # Fork.
-
-    def _abandon(self) -> None:
-        """In a child that was forked: the pipes are the parent's."""
-        if self._closed:
-            return
-
-        self._closed = True
-        # A thread that is not in the child may have held them.
-        self._reset_locks()
-        os.close(self._read_descriptor)
-        self._writer.close()
+    raise _parse_failure(outcome, value)
 
 
 def _parse_failure(outcome: object, value: object) -> CallFailed:
@@ -443,20 +234,3 @@ def _parse_failure(outcome: object, value: object) -> CallFailed:
             "a reply is ok, or error with a name and facts", repr((outcome, value))
         )
     )
-
-
-def die_of(error: ProtocolError) -> NoReturn:
-    """Say what the node did wrong, and leave."""
-    os.write(2, f"hornbeam worker: protocol error: {error}\n".encode(errors="replace"))
-    os._exit(EXIT_PROTOCOL)
-
-
-def _leave_without_node() -> NoReturn:
-    # At once: what is left in buffers may go to a terminal or pipe that nobody reads.
-    os._exit(EXIT_NODE_GONE)
-
-
-def _leave_fork() -> NoReturn:
-    # A fork that came back to the event loop, by an exception for instance, would serve
-    # the parent's requests a second time.
-    leave(1)

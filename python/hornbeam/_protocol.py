@@ -49,6 +49,14 @@ CANCEL: Final = Atom("cancel")
 REPLY: Final = Atom("reply")
 PING: Final = Atom("ping")
 SHUTDOWN: Final = Atom("shutdown")
+PUBLISH: Final = Atom("publish")
+DROPPED: Final = Atom("dropped")
+INVOKE: Final = Atom("invoke")
+INVOKE_CANCEL: Final = Atom("invoke_cancel")
+INVOKE_CREDIT: Final = Atom("invoke_credit")
+ITEM: Final = Atom("item")
+STREAM_END: Final = Atom("stream_end")
+STREAM_ERROR: Final = Atom("stream_error")
 
 OK: Final = Atom("ok")
 ERROR: Final = Atom("error")
@@ -71,6 +79,9 @@ _CREDIT: Final = Atom("credit")
 _WAITING: Final = Atom("waiting")
 _DONE: Final = Atom("done")
 _CALL: Final = Atom("call")
+_CAST: Final = Atom("cast")
+_RESULT: Final = Atom("result")
+_PRODUCE: Final = Atom("produce")
 
 _MESSAGE: Final = Atom("message")
 _REQUEST_ID: Final = Atom("request_id")
@@ -86,6 +97,14 @@ _FORMS: Final[Mapping[Atom, tuple[type | tuple[type, ...], ...]]] = {
     REPLY: (int, Atom, object),
     PING: (int,),
     SHUTDOWN: ((int, Atom),),
+    PUBLISH: (bytes, bytes),
+    DROPPED: (int,),
+    INVOKE: (int, bytes, (bytes, type(None)), bytes, bytes, Atom),
+    INVOKE_CANCEL: (int,),
+    INVOKE_CREDIT: (int, int),
+    ITEM: (int, bytes),
+    STREAM_END: (int,),
+    STREAM_ERROR: (int, tuple),
 }
 
 
@@ -326,3 +345,27 @@ def call(call_id: int, function: Atom, args: tuple[object, ...]) -> bytes:
             `value[3]` are the arguments.
     """
     return encode_message((_CALL, call_id, function, args))
+
+
+def cast(function: Atom, args: tuple[object, ...]) -> bytes:
+    """Encode a call that nobody waits for.
+
+    Raises:
+        EncodeError: an argument has no Erlang form; `value[2]` are the arguments.
+    """
+    return encode_message((_CAST, function, args))
+
+
+# Outgoing, what the node asked this worker to run.
+
+
+def result(invoke_id: int, encoded: bytes) -> bytes:
+    return encode_message((_RESULT, invoke_id, OK, encoded))
+
+
+def result_error(invoke_id: int, facts: Mapping[str, object]) -> bytes:
+    return encode_message((_RESULT, invoke_id, ERROR, _encodable(facts)))
+
+
+def produce(invoke_id: int, encoded: bytes) -> bytes:
+    return encode_message((_PRODUCE, invoke_id, encoded))

@@ -11,11 +11,13 @@ from typing import Final, NoReturn, cast
 from hornbeam import _bridge, _process
 from hornbeam import _protocol as protocol
 from hornbeam._asgi import AsgiApp
-from hornbeam._channel import Channel, die_of
+from hornbeam._channel import Channel
 from hornbeam._etf import CODEC
 from hornbeam._http import HttpSession
 from hornbeam._lifespan import Lifespan, Phase
 from hornbeam._loader import LoadError, enter_directory, extend_path, load_app
+from hornbeam._loops import current_loop
+from hornbeam._pipes import die_of
 from hornbeam._protocol import IncomingMessage, LogLevel, ProtocolError
 from hornbeam._runtime import (
     LoopUnavailable,
@@ -62,7 +64,8 @@ def main() -> None:
     except ProtocolError as exc:
         die_of(exc)
 
-    _bridge.install(_bridge.Bridge(caller=channel, worker_id=settings.worker_id))
+    bridge = _bridge.Bridge(caller=channel, worker_id=settings.worker_id)
+    _bridge.install(bridge)
 
     try:
         if settings.chdir is not None:
@@ -76,7 +79,7 @@ def main() -> None:
         facts = {"loop": Atom(exc.loop), "message": exc.message}
         _fail(channel, "loop_unavailable", facts)
 
-    worker = _Worker(channel, runtime, settings)
+    worker = _Worker(channel, runtime, settings, bridge)
     runtime.run(worker.serve)
 
 
@@ -92,12 +95,19 @@ class _Worker:
 
     app: AsgiApp
 
-    def __init__(self, channel: Channel, runtime: Runtime, settings: Settings) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        runtime: Runtime,
+        settings: Settings,
+        bridge: _bridge.Bridge,
+    ) -> None:
         self.runtime = runtime
         self.window_bytes = settings.window_bytes
         self.post = channel.post
         self._channel = channel
         self._settings = settings
+        self._bridge = bridge
         self._scopes = ScopeFactory(settings.root_path)
         self._sessions: dict[int, HttpSession] = {}
         self._lifespan: Lifespan | None = None
@@ -115,6 +125,8 @@ class _Worker:
             protocol.CANCEL: self._handle_cancel,
             protocol.PING: self._handle_ping,
             protocol.SHUTDOWN: self._handle_shutdown,
+            protocol.PUBLISH: self._handle_publish,
+            protocol.DROPPED: self._handle_dropped,
         }
 
     # Life.
@@ -122,6 +134,7 @@ class _Worker:
     async def serve(self) -> None:
         """Load the application, serve, and shut down when the node says so."""
         self._shutdown_asked = self.runtime.create_waiter()
+        self._attach_hooks()
         self._channel.attach(self.runtime, self)
 
         # With the loop running: applications may create tasks while they are imported.
@@ -135,10 +148,19 @@ class _Worker:
         self.post(protocol.ready(self._describe(loaded.worker_class, lifespan)))
         await self._shutdown_asked.wait()
         await self._end_requests()
-        self.post(protocol.stopped(await self._stop_lifespan()))
+        facts = await self._stop_lifespan()
+        self._bridge.hooks.clear()
+        self.post(protocol.stopped(facts))
         # That was the last message: what tasks still say that are left comes too late.
         self.post = _drop
         self._channel.detach()
+
+    def _attach_hooks(self) -> None:
+        hooks, channel = self._bridge.hooks, self._channel
+        hooks.attach(channel.send, current_loop(), self._settings.threads)
+        channel.take_directly(protocol.INVOKE, hooks.handle_invoke)
+        channel.take_directly(protocol.INVOKE_CANCEL, hooks.handle_cancel)
+        channel.take_directly(protocol.INVOKE_CREDIT, hooks.handle_credit)
 
     def _describe(self, worker_class: str, lifespan: str) -> dict[str, object]:
         return {
@@ -321,6 +343,13 @@ class _Worker:
 
     def _handle_ping(self, message: IncomingMessage) -> None:
         self.post(protocol.pong(cast("tuple[Atom, int]", message)[1]))
+
+    def _handle_publish(self, message: IncomingMessage) -> None:
+        _, topic, encoded = cast("tuple[Atom, bytes, bytes]", message)
+        self._bridge.hub.deliver(topic.decode("utf-8", "replace"), encoded)
+
+    def _handle_dropped(self, message: IncomingMessage) -> None:
+        self._bridge.hub.count_dropped(cast("tuple[Atom, int]", message)[1])
 
     def _handle_shutdown(self, message: IncomingMessage) -> None:
         self._shutdown_timeout_s = protocol.parse_timeout_ms(message[1])

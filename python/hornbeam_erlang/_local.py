@@ -7,23 +7,27 @@ are told apart as in Erlang, so that what can't cross fails alike.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from itertools import count
+from typing import Any, Final, cast
 
 from hornbeam import _protocol as protocol
-from hornbeam._bridge import CallFailed
-from hornbeam._etf import decode, decode_packet, encode, encode_message, pack_batch
+from hornbeam._bridge import Bridge, CallFailed
+from hornbeam._hooks import Hooks
+from hornbeam._hub import Hub
+from hornbeam._loops import create_waiter
+from hornbeam._protocol import IncomingMessage
+from hornbeam._slots import Slot, StreamSlot
 from hornbeam._terms import Atom
+from hornbeam_erlang._local_state import LocalState
+from hornbeam_erlang._local_work import NODE_NAME, LocalWork
 
 __all__ = ("LocalNode", "node")
 
-_LENGTH_BYTES: Final = 4
-
 
 class LocalNode:
-    """Answers the calls of `docs/protocol.md` from a dict; for any number of threads.
+    """Answers the calls of `docs/protocol.md`; for any number of threads.
 
     Args:
         clock: seconds that only go forward.
@@ -33,15 +37,70 @@ class LocalNode:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
-        # Key -> value as encoded, and the instant from which on it is gone.
-        self._rows: dict[Hashable, tuple[bytes, float | None]] = {}
-        self._functions: Mapping[str, Callable[..., object]] = {
-            "state_get": self._get,
-            "state_set": self._set,
-            "state_incr": self._incr,
-            "state_delete": self._delete,
+        self._skipped_s = 0.0
+        self._call_ids = count(1)
+        self.hub = Hub()
+        self.hooks = Hooks()
+        self.state = LocalState(self._now)
+        self.work = LocalWork(self.hooks)
+        self.bridge = Bridge(
+            caller=self, worker_id=None, hub=self.hub, hooks=self.hooks
+        )
+        self._functions = self._list_functions()
+        # Those that may wait.
+        self._beginnings: Mapping[str, Callable[..., None]] = {
+            "call": self.work.begin_call,
+            "rpc_call": self.work.begin_rpc,
+            "execute": self.work.begin_execute,
+            "stream": self.work.begin_stream,
         }
+
+    def _list_functions(self) -> Mapping[str, Callable[..., object]]:
+        state, work = self.state, self.work
+        return {
+            "state_get": state.get,
+            "state_set": state.set,
+            "state_delete": state.delete,
+            "state_incr": state.incr,
+            "state_get_multi": state.get_multi,
+            "state_set_multi": state.set_multi,
+            "state_keys": state.keys,
+            "state_add": state.add,
+            "state_cas": state.cas,
+            "state_pop": state.pop,
+            "publish": lambda topic, message: self.hub.deliver(_text(topic), message),
+            # The hub of this process knows the subscriptions and hooks already.
+            "subscribe": _agree,
+            "unsubscribe": _agree,
+            "register_hook": _agree,
+            "unregister_hook": _agree,
+            "cast": lambda name, args: work.cast(_text(name), args),
+            "rpc_cast": self._rpc_cast,
+            "nodes": list,
+            "node": lambda: NODE_NAME,
+            "ping": lambda name: _text(name) == NODE_NAME,
+            "connect": lambda name: _text(name) == NODE_NAME,
+            "stream_credit": work.add_credit,
+            "stream_cancel": work.cancel,
+        }
+
+    # For tests.
+
+    def clear(self) -> None:
+        """Forget all: state, subscriptions, functions, services."""
+        self.state.clear()
+        self.hub.clear()
+        self.hooks.clear()
+        self.work.clear()
+
+    def advance(self, seconds: float) -> None:
+        """Let time go by for what has a ttl."""
+        self._skipped_s += seconds
+
+    def _now(self) -> float:
+        return self._clock() + self._skipped_s
+
+    # Calls, as of a channel.
 
     def call(self, function: Atom, args: tuple[object, ...]) -> object:
         """Answer a call.
@@ -52,76 +111,131 @@ class LocalNode:
         """
         # For the error alone, which is to be the same.
         protocol.call(0, function, args)
+
+        if function.name in self._beginnings:
+            return self.wait(self.start(function, args))
+
+        return self._answer(function, args)
+
+    async def call_async(self, function: Atom, args: tuple[object, ...]) -> object:
+        """Answer a call of a task."""
+        slot = self.start(function, args)
+
+        try:
+            return await self.wait_async(slot)
+        except BaseException:
+            self.forget(slot)
+            raise
+
+    def start(
+        self, function: Atom, args: tuple[object, ...], stream: StreamSlot | None = None
+    ) -> Slot:
+        """Begin a call."""
+        protocol.call(0, function, args)
+        slot = Slot(next(self._call_ids), stream)
+        begin = self._beginnings.get(function.name)
+
+        try:
+            if begin is not None:
+                begin(slot, *args)
+            else:
+                self.work.settle(slot, (protocol.OK, self._answer(function, args)))
+        except CallFailed as exc:
+            reply = (protocol.ERROR, (Atom(exc.name), exc.facts))
+            self.work.settle(slot, reply)
+
+        return slot
+
+    def wait(self, slot: Slot, timeout_s: float | None = None) -> object:
+        """Wait for the reply to a call.
+
+        Raises:
+            TimeoutError: it did not come in time.
+            CallFailed: as the node would fail.
+        """
+        if not self.work.wait(slot, timeout_s):
+            raise TimeoutError
+
+        return _outcome_of(slot)
+
+    async def wait_async(self, slot: Slot) -> object:
+        """Wait for the reply to a call, in a task."""
+        await self._wait_in_task(slot)
+        return _outcome_of(slot)
+
+    def forget(self, slot: Slot) -> None:
+        """Close the stream that a call opens."""
+        if slot.stream is not None:
+            self.close_stream(slot.stream)
+
+    def cast(self, function: Atom, args: tuple[object, ...]) -> None:
+        """Take a call that nobody waits for."""
+        protocol.cast(function, args)
+
+        try:
+            self._answer(function, args)
+        except CallFailed:
+            # The node writes it to its log.
+            pass
+
+    def take_item(self, stream: StreamSlot) -> IncomingMessage:
+        """Wait for the next message of a stream."""
+        self.work.wait(stream)
+        return self.work.pop_item(stream)
+
+    async def take_item_async(self, stream: StreamSlot) -> IncomingMessage:
+        """Wait for the next message of a stream, in a task."""
+        await self._wait_in_task(stream)
+        return self.work.pop_item(stream)
+
+    def close_stream(self, stream: StreamSlot) -> None:
+        """End a stream."""
+        if not stream.is_closed and stream.stream_id is not None:
+            self.work.cancel(stream.stream_id)
+
+        stream.is_closed = True
+
+    async def _wait_in_task(self, slot: Slot) -> None:
+        waiter = create_waiter()
+
+        try:
+            if self.work.set_waiter(slot, waiter):
+                await waiter.wait()
+        finally:
+            slot.waiter = None
+
+    def _answer(self, function: Atom, args: tuple[object, ...]) -> object:
         answer = self._functions.get(function.name)
 
         if answer is None:
             raise CallFailed("unknown_function", {})
 
-        with self._lock:
-            return answer(*args)
+        return answer(*args)
 
-    def clear(self) -> None:
-        """Forget all."""
-        with self._lock:
-            self._rows.clear()
+    def _rpc_cast(self, node: Any, module: Any, function: Any, args: bytes) -> bool:
+        if _text(node) == NODE_NAME:
+            self.cast(Atom("cast"), (f"{_text(module)}:{_text(function)}", args))
 
-    def _get(self, key: object) -> bytes | None:
-        row_key = _identify(key)
-        row = self._rows.get(row_key)
-
-        if row is None:
-            return None
-
-        encoded, expires = row
-
-        if expires is not None and expires <= self._clock():
-            del self._rows[row_key]
-            return None
-
-        return encoded
-
-    def _set(self, key: object, encoded: bytes, ttl_ms: int | None) -> bool:
-        expires = None if ttl_ms is None else self._clock() + ttl_ms / 1000
-        self._rows[_identify(key)] = (encoded, expires)
         return True
 
-    def _incr(self, key: object, delta: int) -> int:
-        encoded = self._get(key)
-        value = 0 if encoded is None else decode(encoded)
 
-        if type(value) is not int:
-            raise CallFailed("not_an_integer", {})
-
-        row_key = _identify(key)
-        _, expires = self._rows.get(row_key, (None, None))
-        self._rows[row_key] = (encode(value + delta), expires)
-        return value + delta
-
-    def _delete(self, key: object) -> bool:
-        was_there = self._get(key) is not None
-        self._rows.pop(_identify(key), None)
-        return was_there
+def _agree(name: object) -> bool:
+    return True
 
 
-def _identify(key: object) -> Hashable:
-    """Return something equal and hashable for all keys that are one term in Erlang.
-
-    str and bytes are both binaries there, True is the atom `true`, 1 and 1.0 are two
-    keys, and the order of a map's entries says nothing.
-    """
-    packet = pack_batch([encode_message((key,))])
-    return _freeze(decode_packet(packet[_LENGTH_BYTES:]))
+def _text(value: object) -> str:
+    """Return text that may have come as the protocol has it."""
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _freeze(term: object) -> Hashable:
-    if isinstance(term, list | tuple):
-        return (type(term).__name__, *map(_freeze, term))
+def _outcome_of(slot: Slot) -> object:
+    _, _, outcome, value = slot.reply
 
-    if isinstance(term, dict):
-        return frozenset((_freeze(key), _freeze(value)) for key, value in term.items())
+    if outcome == protocol.OK:
+        return value
 
-    # With the type, as 1, 1.0 and True are equal in Python.
-    return (type(term).__name__, term)
+    name, facts = cast("tuple[Atom, dict[object, object]]", value)
+    raise CallFailed(name.name, facts)
 
 
 node: Final = LocalNode()
