@@ -16,14 +16,16 @@
 -export([cast/2]).
 -export([remote_error/3]).
 
--export_type([task/0, error/0]).
+-export_type([task/0, error/0, remote_error/0]).
 
 -type task() :: fun(() -> hornbeam_services:result()).
 
--type error() ::
-    {timeout, #{timeout_ms := non_neg_integer()}}
-  | {remote_error, #{class := binary(), reason := binary(), stack := binary()}}.
-%% What may become of any task; texts are for humans.
+-type error() :: {timeout, #{timeout_ms := non_neg_integer()}} | remote_error().
+%% What may become of any task.
+
+-type remote_error() ::
+    {remote_error, #{class := binary(), reason := binary(), stack := binary()}}.
+%% Texts, for humans.
 
 %% How much of a reason, which may hold any term, is told.
 -define(MAX_TEXT_CHARS, 4096).
@@ -65,7 +67,7 @@ cast(Task, Fields) ->
     ok.
 
 %% @doc An exception as text.
--spec remote_error(error | exit | throw, Reason :: term(), Stack :: list()) -> error().
+-spec remote_error(error | exit | throw, Reason :: term(), Stack :: list()) -> remote_error().
 remote_error(Class, Reason, Stack) ->
     {remote_error, #{class => atom_to_binary(Class), reason => text("~0tp", [Reason]),
                      stack => stack_text(Stack)}}.
