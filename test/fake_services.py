@@ -105,7 +105,9 @@ class ServicesWorker(Worker):
 # Hooks, by the last segment of their path.
 
 
-def hook_echo(worker: ServicesWorker, invoke_id: int, args: bytes, kwargs: bytes) -> None:
+def hook_echo(
+    worker: ServicesWorker, invoke_id: int, args: bytes, kwargs: bytes
+) -> None:
     decoded = (worker.id, Decoder(args[1:]).term(), Decoder(kwargs[1:]).term())
     worker.send("result", invoke_id, Atom("ok"), blob(decoded))
 

@@ -126,7 +126,8 @@ handler_is_killed_with_its_caller(_) ->
     ?assertMatch({error, {timeout, #{timeout_ms := 50}}},
                  hornbeam_hooks:execute("waits", undefined, [Self], #{timeout => 50})),
     await_dead(await_runs()),
-    Caller = spawn(fun() -> hornbeam_hooks:execute("waits", undefined, [Self], #{timeout => infinity}) end),
+    Options = #{timeout => infinity},
+    Caller = spawn(fun() -> hornbeam_hooks:execute("waits", undefined, [Self], Options) end),
     Runner = await_runs(),
     exit(Caller, kill),
     await_dead(Runner).
@@ -277,8 +278,10 @@ worker_ignores_credit(Config) ->
 %% Of two workers that hold on to what they get, each gets half.
 fewest_in_flight(Config) ->
     _ = start(Config, ["never"], #{workers => 2}),
-    Callers = [spawn(fun() -> hornbeam_hooks:execute("never", undefined, [], #{timeout => infinity}) end)
-               || _ <- lists:seq(1, 20)],
+    Execute = fun() ->
+        hornbeam_hooks:execute("never", undefined, [], #{timeout => infinity})
+    end,
+    Callers = [spawn(Execute) || _ <- lists:seq(1, 20)],
     Held = fun(Worker) -> length([L || L <- hornbeam_test_server:seen(Config), L =:= Worker]) end,
     hornbeam_test_wait:until(fun() -> Held(<<"1 never">>) + Held(<<"2 never">>) =:= 20 end),
     ?assertEqual({10, 10}, {Held(<<"1 never">>), Held(<<"2 never">>)}),
@@ -374,7 +377,8 @@ worker_takes_streams_of_workers(Config) ->
     Port = start(Config, ["count", "never"]),
     <<"ok ", Id/binary>> = hornbeam_test_services:call(
         Port, "stream", "(b'count', None, blob([3]), blob({}), 5000)"),
-    <<"cast">> = hornbeam_test_services:cast(Port, "stream_credit", ["(", binary_to_list(Id), ", 9)"]),
+    <<"cast">> = hornbeam_test_services:cast(Port, "stream_credit",
+                                             ["(", binary_to_list(Id), ", 9)"]),
     hornbeam_test_server:await_seen(Config, <<"1 stream_end">>),
     ?assertEqual([<<"1 item 0">>, <<"1 item 1">>, <<"1 item 2">>], items(Config)),
     <<"ok ", Never/binary>> = hornbeam_test_services:call(
@@ -393,7 +397,9 @@ registry_comes_back(Config) ->
     exit(Registry, kill),
     hornbeam_test_wait:until(fun() -> {ok, 1} =:= hornbeam_hooks:execute("f", undefined, []) end),
     exit(hornbeam_test_server:worker_pid(default, 1), kill),
-    hornbeam_test_wait:until(fun() -> ets:match(hornbeam_hook_registry, {{load, '$1'}, '_'}) =:= [] end),
+    hornbeam_test_wait:until(fun() ->
+        ets:match(hornbeam_hook_registry, {{load, '$1'}, '_'}) =:= []
+    end),
     ok = hornbeam:stop().
 
 %% Handlers and workers of another node; of the own one where it has them.
@@ -483,7 +489,8 @@ in_flight() ->
     lists:sum([Count || [Count] <- ets:match(hornbeam_hook_registry, {{load, '_'}, '$1'})]).
 
 items(Config) ->
-    [Line || Line <- hornbeam_test_server:seen(Config), binary:match(Line, <<" item ">>) =/= nomatch].
+    [Line || Line <- hornbeam_test_server:seen(Config),
+             binary:match(Line, <<" item ">>) =/= nomatch].
 
 await_runs() ->
     {ok, Runner} = hornbeam_test_wait:for_message(fun({runs, Pid}) -> Pid end),

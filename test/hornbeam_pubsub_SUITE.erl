@@ -178,8 +178,8 @@ from_worker_to_worker(Config) ->
     %% Requests that come one by one go to the workers by turns.
     [<<"ok True">> = hornbeam_test_services:call(Port, "subscribe", "(b'chat',)")
      || _ <- [1, 2]],
-    ?assertEqual(<<"ok 3">>,
-                 hornbeam_test_services:call(Port, "publish", "(b'chat', blob({b'k': [1, b'x']}))")),
+    Args = "(b'chat', blob({b'k': [1, b'x']}))",
+    ?assertEqual(<<"ok 3">>, hornbeam_test_services:call(Port, "publish", Args)),
     ?assertEqual(<<"chat">>, take_topic(#{<<"k">> => [1, <<"x">>]})),
     [hornbeam_test_wait:until(fun() ->
          [Line || <<Id, " publish chat ", _/binary>> = Line <- published(Config), Id =:= Worker]

@@ -179,8 +179,9 @@ allowed_is_enforced(Config) ->
     ?assertEqual({ok, 3}, rpc(Config, two(Config), string, length, ["abc"], 5000)),
     [begin
          Error = {error, {not_allowed, #{module => Module, function => Function}}},
-         ?assertEqual(Error, ask_on(Config, rpc_call, {Node, Module, Function, <<131, 106>>, 5000})),
-         ?assertEqual(Error, ask_on(Config, rpc_cast, {Node, Module, Function, <<131, 106>>}))
+         Cast = {Node, Module, Function, <<131, 106>>},
+         ?assertEqual(Error, ask_on(Config, rpc_call, erlang:append_element(Cast, 5000))),
+         ?assertEqual(Error, ask_on(Config, rpc_cast, Cast))
      end || {Module, Function} <- [{<<"lists">>, <<"reverse">>}, {<<"os">>, <<"cmd">>},
                                    {<<"no such module">>, <<"seq">>}, {<<"lists">>, <<"_">>}],
             Node <- [atom_to_binary(node_of(two(Config))), <<"no such node">>]],

@@ -28,6 +28,7 @@
 -export([keys_as_python_wrote_them/1]).
 -export([unknown_atoms_are_named/1]).
 -export([memory_is_accounted/1]).
+-export([keys_are_copied/1]).
 -export([memory_is_about_what_it_takes/1]).
 -export([full_refuses/1]).
 -export([full_of_expired_rows/1]).
@@ -64,6 +65,7 @@ all() ->
         keys_as_python_wrote_them,
         unknown_atoms_are_named,
         memory_is_accounted,
+        keys_are_copied,
         memory_is_about_what_it_takes,
         full_refuses,
         full_of_expired_rows,
@@ -321,7 +323,8 @@ keys_for_python(Prefix) ->
 %% A value or a key may hold an atom that the node does not know; the error says which.
 unknown_atoms_are_named(_) ->
     Name = <<"hornbeam_state_no_such_", "atom_at_all">>,
-    Blob = <<131, 104, 2, 116, 1:32, 97, 1, 108, 1:32, 106, 106, 119, (byte_size(Name)), Name/binary>>,
+    Atom = <<119, (byte_size(Name)), Name/binary>>,
+    Blob = <<131, 104, 2, 116, 1:32, 97, 1, 108, 1:32, 106, 106, Atom/binary>>,
     {ok, true} = hornbeam_services:call(state_set, {<<"k">>, Blob, undefined}),
     ?assertEqual({ok, Blob}, hornbeam_services:call(state_get, {<<"k">>})),
     ?assertError({unknown_atom, #{text := Name}}, hornbeam_state:get(<<"k">>)),
@@ -352,6 +355,14 @@ memory_is_accounted(_) ->
     [true = hornbeam_state:delete(Key) || Key <- Rest],
     ?assertMatch(#{keys := 0, memory_bytes := 0}, hornbeam_state:info()),
     ?assertEqual([], ets:tab2list(hornbeam_state_expiry)).
+
+%% A long key that came as a part of a large packet does not keep the packet.
+keys_are_copied(_) ->
+    Packet = binary:copy(<<"x">>, 1000000),
+    <<Key:100/binary, _/binary>> = Packet,
+    ok = hornbeam_state:set(Key, 1),
+    [{Stored, _, _, _, _}] = ets:lookup(hornbeam_state, Key),
+    ?assertEqual(100, binary:referenced_byte_size(Stored)).
 
 %% The estimate is near what the runtime says that tables and binaries take.
 memory_is_about_what_it_takes(_) ->

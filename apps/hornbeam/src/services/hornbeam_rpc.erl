@@ -81,7 +81,8 @@ resolve({Node, Module, Function}, ArgsBlob) ->
         true ->
             case to_atoms([Node, Module, Function]) of
                 {ok, [NodeAtom, ModuleAtom, FunctionAtom]} ->
-                    with_args(NodeAtom, ModuleAtom, FunctionAtom, hornbeam_blob:decode_list(ArgsBlob));
+                    Args = hornbeam_blob:decode_list(ArgsBlob),
+                    with_args(NodeAtom, ModuleAtom, FunctionAtom, Args);
                 {error, _} = Error ->
                     Error
             end;

@@ -364,10 +364,20 @@ now_ns() ->
 
 %%% Rows
 
-row({TableKey, KeyBlob}, Value, ExpiresNs) ->
+row({Key, KeyBlob}, Value, ExpiresNs) ->
+    TableKey = own(Key),
     Bytes = ?ROW_BYTES + key_bytes(TableKey) + key_bytes(KeyBlob) + value_bytes(Value) +
         expiry_bytes(TableKey, ExpiresNs),
     {TableKey, Value, ExpiresNs, Bytes, KeyBlob}.
+
+%% Not as a part of the packet that it came in.
+own(Key) when is_binary(Key) ->
+    case binary:referenced_byte_size(Key) > byte_size(Key) of
+        true -> binary:copy(Key);
+        false -> Key
+    end;
+own(Key) ->
+    Key.
 
 with_value({TableKey, _, ExpiresNs, _, KeyBlob}, Value) ->
     row({TableKey, KeyBlob}, Value, ExpiresNs).
