@@ -161,7 +161,11 @@ class Subscription:
         return message.value()
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        """Iterate over messages; subscribes for that long if nothing is yet."""
+        """Iterate over messages.
+
+        If nothing is subscribed yet it is for the iteration, which ends when it is let
+        go of or its task is cancelled.
+        """
         return _Messages(self, lambda message: message.value())
 
     def with_topics(self) -> AsyncIterator[tuple[str, Any]]:
@@ -289,7 +293,12 @@ class _Messages(Generic[_Item]):
             self._is_owner = True
             await self._subscription.__aenter__()
 
-        message = await self._subscription._take()
+        try:
+            message = await self._subscription._take()
+        except BaseException:
+            # At once and not with the last reference, which the traceback may have.
+            self._close_own()
+            raise
 
         if message is None:
             raise StopAsyncIteration
@@ -297,6 +306,8 @@ class _Messages(Generic[_Item]):
         return self._read(message)
 
     def __del__(self) -> None:
-        # By hand and not as a generator: those want to be closed by a task.
+        self._close_own()
+
+    def _close_own(self) -> None:
         if self._is_owner:
             self._subscription.close()

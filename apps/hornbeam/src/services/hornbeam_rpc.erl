@@ -122,8 +122,9 @@ to_atom(Text) ->
 
 %%% The call
 
-%% The link ends the other process when this one is killed. Exits are trapped, as that process always exits
-%% with a reason other than `normal', and the monitor tells it. This is the process of a task.
+%% The link ends the other process when this one is killed. Exits are trapped, as that process
+%% always exits with a reason other than `normal', and the monitor tells it. This is the process of
+%% a task.
 execute(Node, Module, Function, Args, DeadlineMs) ->
     _ = process_flag(trap_exit, true),
     Tag = make_ref(),
