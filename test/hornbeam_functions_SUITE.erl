@@ -140,7 +140,7 @@ killed_at_the_deadline(_) ->
     register_waiting(),
     ?assertEqual({error, {timeout, #{timeout_ms => 50}}},
                  hornbeam_functions:call(waits, [self()], 50)),
-    {ok, Runner} = hornbeam_test_wait:for_message(fun({runs, Pid}) -> Pid end),
+    {ok, Runner} = hornbeam_test_services:for_message(fun({runs, Pid}) -> Pid end),
     hornbeam_test_wait:until(fun() -> not is_process_alive(Runner) end).
 
 deadline_of_zero(_) ->
@@ -152,7 +152,7 @@ killed_with_its_owner(_) ->
     register_waiting(),
     Self = self(),
     Caller = spawn(fun() -> hornbeam_functions:call(waits, [Self], infinity) end),
-    {ok, Runner} = hornbeam_test_wait:for_message(fun({runs, Pid}) -> Pid end),
+    {ok, Runner} = hornbeam_test_services:for_message(fun({runs, Pid}) -> Pid end),
     ?assert(is_process_alive(Runner)),
     exit(Caller, kill),
     hornbeam_test_wait:until(fun() -> not is_process_alive(Runner) end).
@@ -190,7 +190,7 @@ casts(_) ->
     ok = hornbeam:register_function(tell, fun(What) -> Self ! {told, What} end),
     {task, Task, infinity} = hornbeam_services:cast(cast, {<<"tell">>, hornbeam_blob:encode([x])}),
     ok = hornbeam_task:cast(Task, #{}),
-    ?assertEqual({ok, x}, hornbeam_test_wait:for_message(fun({told, What}) -> What end)).
+    ?assertEqual({ok, x}, hornbeam_test_services:for_message(fun({told, What}) -> What end)).
 
 failed_casts_are_logged(_) ->
     ok = hornbeam:register_function(f, fun() -> error(oops) end),
@@ -230,19 +230,19 @@ from_a_worker(Config) ->
     Port = hornbeam_test_services:start(Config),
     Call = fun(Args) -> hornbeam_test_services:call(Port, "call", Args) end,
     {Pid, Monitor} = spawn_monitor(fun() -> exit(Call("(b'slow', blob([]), 5000)")) end),
-    {ok, Runner} = hornbeam_test_wait:for_message(fun({runs, Runs}) -> Runs end),
+    {ok, Runner} = hornbeam_test_services:for_message(fun({runs, Runs}) -> Runs end),
     ?assertEqual(<<"ok quick">>, Call("(b'quick', blob([]), infinity)")),
     Runner ! go,
     receive {'DOWN', Monitor, process, Pid, Answer} -> ?assertEqual(<<"ok slow">>, Answer) end,
     ?assertEqual(<<"error timeout">>, Call("(b'slow', blob([]), 20)")),
     ?assertEqual(<<"error function_not_found">>, Call("(b'fast', blob([]), 20)")),
-    {ok, Second} = hornbeam_test_wait:for_message(fun({runs, Runs}) -> Runs end),
+    {ok, Second} = hornbeam_test_services:for_message(fun({runs, Runs}) -> Runs end),
     hornbeam_test_wait:until(fun() -> not is_process_alive(Second) end),
     ?assertEqual(<<"cast">>, hornbeam_test_services:cast(Port, "cast", "(b'slow', blob([]))")),
-    {ok, Third} = hornbeam_test_wait:for_message(fun({runs, Runs}) -> Runs end),
+    {ok, Third} = hornbeam_test_services:for_message(fun({runs, Runs}) -> Runs end),
     %% What a worker called ends with it, what it has cast does not.
     _ = spawn(fun() -> Call("(b'slow', blob([]), infinity)") end),
-    {ok, Fourth} = hornbeam_test_wait:for_message(fun({runs, Runs}) -> Runs end),
+    {ok, Fourth} = hornbeam_test_services:for_message(fun({runs, Runs}) -> Runs end),
     exit(hornbeam_test_server:worker_pid(default, 1), kill),
     hornbeam_test_wait:until(fun() -> not is_process_alive(Fourth) end),
     ?assert(is_process_alive(Third)),

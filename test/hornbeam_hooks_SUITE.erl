@@ -493,7 +493,7 @@ items(Config) ->
              binary:match(Line, <<" item ">>) =/= nomatch].
 
 await_runs() ->
-    {ok, Runner} = hornbeam_test_wait:for_message(fun({runs, Pid}) -> Pid end),
+    {ok, Runner} = hornbeam_test_services:for_message(fun({runs, Pid}) -> Pid end),
     Runner.
 
 await_dead(Pid) ->
