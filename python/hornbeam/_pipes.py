@@ -298,6 +298,7 @@ class Pipes:
     def _wait_for(self, slot: Slot, deadline: float | None = None) -> None:
         """Read until the reply is there, or sleep until it is or the role is free."""
         me = get_ident()
+        self._write_outbox()
 
         with self._mutex:
             if slot.done:
@@ -325,11 +326,17 @@ class Pipes:
                     return
 
                 self._read_and_sort()
+                self._write_outbox()
 
                 if self._inbox:
                     self._schedule_drain()
         finally:
             self._give_up_role()
+
+    def _write_outbox(self) -> None:
+        """Let out what the event loop would send, if it is its thread that waits."""
+        if self._writer.outbox:
+            self._writer.write()
 
     def _sleep(
         self, slot: Slot, wakeup: threading.Lock, deadline: float | None
