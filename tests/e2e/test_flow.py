@@ -149,7 +149,7 @@ def test_application_that_reads_nothing(
 
 @pytest.mark.parametrize("garbage", [b"x", b"f", b"0", b"5;", b"0\r\nX: y\r\n"])
 def test_garbage_in_place_of_chunks(server: Server, name: str, garbage: bytes) -> None:
-    """Ends the connection, however much of it comes and whether or not anybody reads."""
+    """Ends the connection, however much of it comes, also where nobody reads."""
     memory = Memory(server)
     headers = [("Transfer-Encoding", "chunked")]
     deadline = time.monotonic() + 10

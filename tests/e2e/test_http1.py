@@ -215,7 +215,7 @@ def test_bad_request_behind_a_stream(
 def test_chunked_request_behind_another(
     server: Server, client: Connection, name: str
 ) -> None:
-    """Is not waited with: the connection ends, as it may at any time (RFC 9112 9.3.2)."""
+    """Has to come again: the connection ends, as it always may (RFC 9112 9.3.2)."""
     post = request("POST", "/echo", [("Transfer-Encoding", "chunked")])
     client.send(request(target=f"/hold/{name}"))
     ask(server, f"/wait/held-{name}")

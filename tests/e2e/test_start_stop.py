@@ -12,6 +12,7 @@ import time
 from ast import literal_eval
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import le
 from pathlib import Path
 
 import pytest
@@ -46,17 +47,30 @@ def nothing_left(node: Node) -> Iterator[None]:
     # What is made once; the resolver has a process and a port.
     node.eval("application:ensure_all_started(hornbeam)")
     node.eval('inet:getaddr("nowhere.invalid", inet)')
+    # Servers of earlier tests end with all of their connections.
+    wait_until(lambda: node.eval("ranch:info()") == "#{}", "there is no other server")
     before = count(node)
+    pids = python_processes(node)
     yield
-    wait_until(lambda: count(node) == before, "nothing is left")
+    # What helped earlier ones to end may end meanwhile.
+    wait_until(lambda: is_no_more(count(node), before), "nothing is left in the node")
+    assert survivors([pid for pid in python_processes(node) if pid not in pids]) == []
 
 
-def count(node: Node) -> tuple[str, list[int]]:
-    in_node = node.eval(
-        "{length(processes()), length(erlang:ports()), length(ets:all()),"
-        " map_size(ranch:info()), supervisor:count_children(hornbeam_servers_sup)}"
+def count(node: Node) -> list[int]:
+    """Processes, ports, tables, listeners and servers."""
+    numbers: list[int] = literal_eval(
+        node.eval(
+            "[length(processes()), length(erlang:ports()), length(ets:all()),"
+            " map_size(ranch:info()),"
+            " length(supervisor:which_children(hornbeam_servers_sup))]"
+        )
     )
-    return in_node, sorted(python_processes(node))
+    return numbers
+
+
+def is_no_more(now: list[int], before: list[int]) -> bool:
+    return all(map(le, now, before))
 
 
 def fail(
