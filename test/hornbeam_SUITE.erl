@@ -84,6 +84,7 @@ init_per_testcase(_, Config) ->
 
 %% Whatever has happened, nothing is left: no process, port, table, listener or OS process.
 end_per_testcase(Case, Config) ->
+    _ = hornbeam_test_client:close_all(),
     _ = [hornbeam:stop(Name) || Name <- hornbeam_servers_sup:names()],
     ok = hornbeam_test_log:stop(),
     %% What has been started again has other processes.

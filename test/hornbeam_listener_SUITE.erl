@@ -84,6 +84,7 @@ init_per_testcase(_, Config) ->
 
 %% Whatever has happened, a stop leaves nothing.
 end_per_testcase(_, Config) ->
+    _ = hornbeam_test_client:close_all(),
     _ = hornbeam:stop(),
     ok = hornbeam_test_log:stop(),
     hornbeam_test_server:check_nothing_left(Config).

@@ -106,6 +106,7 @@ init_per_testcase(_, Config) ->
 
 %% Whatever has happened, a stop leaves nothing.
 end_per_testcase(_, Config) ->
+    _ = hornbeam_test_client:close_all(),
     _ = hornbeam:stop(),
     ok = hornbeam_test_log:stop(),
     hornbeam_test_server:check_nothing_left(Config).
@@ -361,7 +362,7 @@ concurrency_is_bounded(Config) ->
     [get(Socket, "/hold?until=go") || Socket <- Sockets],
     until(fun() -> maps:get(queue, hornbeam:info()) =:= 3 end),
     ?assertEqual([2, 2], in_flight()),
-    ?assertEqual(4, length([Line || <<_, " request /hold">> = Line <- seen(Config)])),
+    until(fun() -> length([Line || <<_, " request /hold">> = Line <- seen(Config)]) =:= 4 end),
     release(Config, "go"),
     [?assertMatch(#{status := 200}, response(Socket)) || Socket <- Sockets],
     ?assertEqual(0, maps:get(queue, hornbeam:info())).
@@ -431,7 +432,7 @@ queue_timeout(Config) ->
 
 %% Its place is free for another, and its request never runs.
 queued_client_leaves(Config) ->
-    Port = start(Config, #{max_concurrency => 1, max_queue => 1}),
+    Port = start(Config, #{max_concurrency => 1, max_queue => 1, queue_timeout => 60000}),
     [Held, Leaver, Next] = [connect(Port) || _ <- [1, 2, 3]],
     get(Held, "/hold?until=go"),
     until(fun() -> in_flight() =:= [1] end),

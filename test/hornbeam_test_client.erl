@@ -15,6 +15,7 @@
 -export([rest/1]).
 -export([is_closed/1]).
 -export([close/1]).
+-export([close_all/0]).
 -export([reset/1]).
 -export([values/2]).
 
@@ -82,6 +83,11 @@ is_closed(Socket) ->
 
 close(Socket) ->
     gen_tcp:close(Socket).
+
+%% All sockets of the calling process: a server that stops waits a second for each that is open.
+close_all() ->
+    [close(Port) || Port <- erlang:ports(), {connected, self()} =:= erlang:port_info(Port, connected),
+                    {name, "tcp_inet"} =:= erlang:port_info(Port, name)].
 
 reset(Socket) ->
     ok = inet:setopts(Socket, [{linger, {true, 0}}]),

@@ -117,6 +117,7 @@ snapshot() ->
         processes => ours(),
         ports => lists:sort([Port || Port <- erlang:ports(), not is_own(Port)]),
         tables => lists:sort(ets:all()),
+        servers => lists:sort(ets:tab2list(hornbeam_pool)),
         listeners => lists:sort(maps:keys(ranch:info()))
     }.
 
@@ -143,7 +144,7 @@ left(Before) ->
     maps:map(fun(Kind, Things) -> Things -- maps:get(Kind, Before) end, snapshot()).
 
 nothing_left() ->
-    #{processes => [], ports => [], tables => [], listeners => []}.
+    #{processes => [], ports => [], tables => [], servers => [], listeners => []}.
 
 %% The sockets of clients are the test's.
 is_own(Port) ->

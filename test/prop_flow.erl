@@ -15,7 +15,7 @@
 -export([prop_skipping_wakes_the_socket/0]).
 -export([prop_end_of_the_body_wakes_the_socket/0]).
 
--define(WINDOW, 1000).
+-define(WINDOW, 250).
 -define(READ_BYTES, 100).
 -define(ACTIVE_READS, 4).
 %% What may come although no more was asked for.

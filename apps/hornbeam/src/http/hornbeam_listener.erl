@@ -37,6 +37,8 @@
     name :: atom(),
     config :: hornbeam_config:config(),
     opened :: opened(),
+    %% The pool that this listener is in front of: both are restarted together.
+    pool :: pid() | undefined,
     reaper :: pid(),
     connections :: hornbeam_reaper:table(),
     %% Ranch listeners that are open, with what `info' shows of each.
@@ -87,14 +89,25 @@ init({Name, Config, Opened}) ->
     Connections = hornbeam_reaper:new_table(),
     {ok, Reaper} = hornbeam_reaper:start_link(Config, Connections),
     State = #state{name = Name, config = Config, opened = Opened, reaper = Reaper,
+                   pool = hornbeam_pool:pool_pid(Name),
                    connections = Connections},
     %% Listeners of a predecessor that was killed: their connections belong to nobody.
     Stale = [Ref || {hornbeam, Owner, _} = Ref <- maps:keys(ranch:info()), Owner =:= Name],
-    lists:foreach(fun ranch:stop_listener/1, Stale),
+    lists:foreach(fun take_from_predecessor/1, Stale),
     case atomics:get(Opened, 1) of
         0 -> {ok, State};
         _ -> {ok, State, {continue, reopen}}
     end.
+
+%% When the supervisor was killed, the predecessor may still be draining; at the end of that it would
+%% stop the listener by its name, which is ours by then. Its pool has gone, so nothing is lost.
+take_from_predecessor(Ref) ->
+    #{hornbeam_listener := Predecessor} = ranch:get_protocol_options(Ref),
+    Monitor = monitor(process, Predecessor),
+    exit(Predecessor, kill),
+    receive {'DOWN', Monitor, process, _, _} -> ok end,
+    _ = ranch:stop_listener(Ref),
+    ok.
 
 -spec handle_continue(reopen, #state{}) -> {noreply, #state{}}.
 handle_continue(reopen, State = #state{name = Name}) ->
@@ -154,7 +167,7 @@ terminate(_Reason, State = #state{listeners = Listeners, config = Config}) ->
     #{shutdown_timeout := TimeoutMs} = Config,
     DeadlineMs = erlang:monotonic_time(millisecond) + TimeoutMs,
     %% What is left of the time after the drain is for tasks that go on behind their responses.
-    ok = hornbeam_pool:stop_by(State#state.name, DeadlineMs),
+    ok = hornbeam_pool:stop_by(State#state.name, State#state.pool, DeadlineMs),
     drain(State, DeadlineMs),
     _ = [ranch:stop_listener(Ref) || Ref <- Refs],
     lists:foreach(fun hornbeam_socket_file:remove/1, [Address || {_, Address} <- Listeners]).
@@ -243,6 +256,7 @@ protocol_opts(#state{name = Name, config = Config, connections = Connections}) -
     #{max_headers := MaxHeaders, max_request_line_size := LineSize, max_header_size := HeaderSize,
       window := Window} = Config,
     #{
+        hornbeam_listener => self(),
         hornbeam => stream_server(Name, Config, Connections),
         stream_handlers => [hornbeam_stream],
         connection_type => supervisor,

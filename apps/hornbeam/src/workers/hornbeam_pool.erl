@@ -29,7 +29,7 @@
 -export([worker_started/4]).
 -export([worker_ready/4]).
 -export([await_ready/1]).
--export([stop_by/2]).
+-export([stop_by/3]).
 -export([info/1]).
 
 %% internal
@@ -211,11 +211,12 @@ await_ready(Pool) ->
 
 %% @doc Say by when (monotonic milliseconds) running tasks have to end when the pool is stopped: the
 %% drain before that has had its share of `shutdown_timeout'.
--spec stop_by(atom(), DeadlineMs :: integer()) -> ok.
-stop_by(Name, DeadlineMs) ->
+-spec stop_by(atom(), pid() | undefined, DeadlineMs :: integer()) -> ok.
+stop_by(Name, Pool, DeadlineMs) ->
     case ets:lookup(?TABLE, Name) of
-        [{_, _, _, _, Waiting}] -> atomics:put(Waiting, ?STOP_BY_MS, DeadlineMs);
-        [] -> ok
+        [{_, Pool, _, _, Waiting}] -> atomics:put(Waiting, ?STOP_BY_MS, DeadlineMs);
+        %% A successor's, or gone.
+        _ -> ok
     end.
 
 -spec info(pid()) -> #{workers := [map()], queue := non_neg_integer(),
@@ -305,9 +306,10 @@ handle_info(Message, State) ->
 %% The workers end here, side by side, rather than by their supervisor after this process: their
 %% tables belong to this one.
 -spec terminate(term(), #state{}) -> ok.
-terminate(_Reason, State = #state{name = Name, slots = Slots}) ->
-    true = ets:delete(?TABLE, Name),
-    true = ets:delete(?TABLE, {workers_sup, Name}),
+terminate(_Reason, State = #state{name = Name, slots = Slots, sup = Sup}) ->
+    %% Only this pool's own: if the server's supervisor was killed, a successor may be there already.
+    true = ets:match_delete(?TABLE, {Name, self(), '_', '_', '_'}),
+    true = ets:delete_object(?TABLE, {{workers_sup, Name}, Sup}),
     TimeoutMs = stop_ms(State),
     Running = [Slot || Slot = #slot{pid = Pid} <- maps:values(Slots), is_pid(Pid)],
     _ = [hornbeam_worker:stop(Pid, TimeoutMs) || #slot{pid = Pid} <- Running],
