@@ -3,8 +3,8 @@
 
 Usage: bench/hello.py [--rounds N] [--seconds S] [--connections C] [--workers W]
 
-Rounds are interleaved, so that a machine that is busy for a while is busy for both. Each
-figure is the median over the rounds: requests per second, CPU microseconds per
+Rounds are interleaved, so that a machine that is busy for a while is busy for both.
+Each figure is the median over the rounds: requests per second, CPU microseconds per
 request (user + system of every process of the server; for Hornbeam the node and the
 Python workers apart). Needs `wrk`.
 """
