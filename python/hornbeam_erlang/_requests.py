@@ -84,7 +84,11 @@ def state_get_multi(keys: Iterable[Any]) -> Request[dict[Any, Any]]:
         raise TypeError(f"keys is an iterable of keys, not {type(keys).__name__}")
 
     asked = list(keys)
-    encoded = [encode_key(key, f"keys[{n}]") for n, key in enumerate(asked)]
+    # The name for errors only where there may be one: most keys are text.
+    encoded = [
+        key if type(key) is str else encode_key(key, f"keys[{n}]")
+        for n, key in enumerate(asked)
+    ]
 
     def parse(values: list[bytes | None]) -> dict[Any, Any]:
         return {
