@@ -47,24 +47,19 @@ async def get_multi_100(count):
 
 async def publish(count, subscribers):
     async with asyncio.TaskGroup() as group:
-        waiting = [erlang.subscribe("bench") for _ in range(subscribers)]
-        ready = 0
+        ready = asyncio.Barrier(subscribers + 1)
 
-        async def listen(subscription):
-            nonlocal ready
-
-            async with subscription:
-                ready += 1
+        async def listen():
+            async with erlang.subscribe("bench") as messages:
+                await ready.wait()
 
                 for _ in range(count):
-                    await subscription.get()
+                    await messages.get()
 
-        for subscription in waiting:
-            group.create_task(listen(subscription))
+        for _ in range(subscribers):
+            group.create_task(listen())
 
-        while ready < subscribers:
-            await asyncio.sleep(0.001)
-
+        await ready.wait()
         begin = time.perf_counter(), time.process_time()
 
         for n in range(count):
