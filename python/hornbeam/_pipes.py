@@ -246,8 +246,8 @@ class Pipes:
         """Handle what is in the inbox, and send what came of it.
 
         Handling a message may run code of the application, which may call the node,
-        which may fill the inbox again: that is left to a later turn, so that other
-        tasks run.
+        which may fill the inbox again, to be looked into in a later turn: so other
+        tasks run in between.
         """
         receiver, scheduler = self._receiver, self._scheduler
         self._drain_scheduled = False
@@ -275,9 +275,6 @@ class Pipes:
             scheduler.call_soon(self.flush)
         else:
             self.flush()
-
-        if inbox:
-            self._schedule_drain()
 
     def _schedule_drain(self) -> None:
         """Have the event loop look into the inbox; from any thread."""

@@ -153,6 +153,7 @@ class _Worker:
         self.post(protocol.stopped(facts))
         # That was the last message: what tasks still say that are left comes too late.
         self.post = _drop
+        self._bridge.hooks.attach(_drop)
         self._channel.detach()
 
     def _attach_hooks(self) -> None:
