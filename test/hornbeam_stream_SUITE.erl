@@ -33,6 +33,13 @@
 -export([nothing_behind_a_chunked_body/1]).
 -export([flood_behind_a_chunked_body/1]).
 -export([bad_chunks/1]).
+-export([bad_chunks_after_the_start/1]).
+-export([responses_to_chunked_requests/1]).
+-export([large_chunked_body/1]).
+-export([chunked_body_that_nobody_takes/1]).
+-export([chunked_client_leaves/1]).
+-export([chunked_request_of_a_crash/1]).
+-export([chunked_behind_another/1]).
 -export([continue_when_the_application_waits/1]).
 -export([no_continue_without_waiting/1]).
 -export([no_continue_after_the_head/1]).
@@ -114,6 +121,13 @@ groups() ->
             nothing_behind_a_chunked_body,
             flood_behind_a_chunked_body,
             bad_chunks,
+            bad_chunks_after_the_start,
+            responses_to_chunked_requests,
+            large_chunked_body,
+            chunked_body_that_nobody_takes,
+            chunked_client_leaves,
+            chunked_request_of_a_crash,
+            chunked_behind_another,
             continue_when_the_application_waits,
             no_continue_without_waiting,
             no_continue_after_the_head,
@@ -185,7 +199,8 @@ end_per_testcase(Case, _) ->
     end.
 
 check_log(Case) ->
-    case Case =:= connection_process_killed orelse hornbeam_test_log:at_least(warning) of
+    Noisy = [connection_process_killed, chunked_behind_another, chunked_request_of_a_crash],
+    case lists:member(Case, Noisy) orelse hornbeam_test_log:at_least(warning) of
         true -> ok;
         [] -> ok;
         Noise -> {fail, {logged, Noise}}
@@ -472,6 +487,120 @@ bad_chunks(Config) ->
                   ["1;", lists:duplicate(2000, $e), "\r\nx\r\n"]]
     ].
 
+%% A response that has begun breaks off.
+bad_chunks_after_the_start(Config) ->
+    Socket = connect(port(Config)),
+    send(Socket, [chunked_head("/start?until=never"), "1\r\nx\r\n"]),
+    {200, _} = hornbeam_test_client:head(Socket),
+    send(Socket, "zz\r\n"),
+    ?assertEqual(<<"5\r\nfirst\r\n">>, rest(Socket)),
+    await_seen(Config, <<"1 disconnect /start">>).
+
+%% Each kind of response is the same as to any other request, but for the end of the connection.
+responses_to_chunked_requests(Config) ->
+    Responses = [
+        {"POST", "/hello", <<"hello from 1">>, complete},
+        {"POST", "/stream?n=3&size=2", <<"aabbcc">>, complete},
+        {"POST", "/stream?n=0", <<>>, complete},
+        {"POST", "/stream?n=3&size=2&h=content-length:6", <<"aabbcc">>, complete},
+        {"POST", "/start?until=pids", <<"firstlast">>, complete},
+        {"POST", "/start?until=pids&last=", <<"first">>, complete},
+        {"POST", "/start?until=pids&status=204", <<>>, complete},
+        {"POST", "/whole?status=304&body=x", <<>>, complete},
+        {"POST", "/trailers", <<"body">>, {trailers, [<<"digest: abc">>]}},
+        {"POST", "/trailers?status=204", <<>>, complete},
+        {"POST", "/abort", <<"Internal Server Error\n">>, complete},
+        {"POST", "/abort?start", <<"first">>, cut},
+        {"HEAD", "/hello", <<>>, complete},
+        {"HEAD", "/stream?n=3&size=2", <<>>, complete},
+        {"HEAD", "/trailers", <<>>, complete}
+    ],
+    [
+        begin
+            Socket = connect(port(Config)),
+            send(Socket, [Method, " ", Target, " HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n"
+                          "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"]),
+            Response = response(Socket, list_to_binary(Method)),
+            ?assertMatch({Target, #{body := Body, ended := End}}, {Target, Response}),
+            ?assertEqual([<<"close">>], values(<<"connection">>, Response)),
+            ?assertMatch([_], values(<<"date">>, Response)),
+            ?assert(is_closed(Socket))
+        end
+     || {Method, Target, Body, End} <- Responses
+    ],
+    Without = exchange(port(Config), [chunked_head("/trailers"), "0\r\n\r\n"]),
+    ?assertMatch(#{body := <<"body">>, ended := complete}, Without),
+    ?assertEqual([], values(<<"trailer">>, Without)),
+    Cookies = exchange(port(Config), [
+        chunked_head("/stream?n=1&h=set-cookie:x%3D1&h=link:a&h=set-cookie:y%3D2&h=link:b"),
+        "0\r\n\r\n"
+    ]),
+    ?assertEqual([<<"x=1">>, <<"y=2">>], values(<<"set-cookie">>, Cookies)),
+    ?assertEqual([<<"a">>, <<"b">>], values(<<"link">>, Cookies)),
+    Hinted = connect(port(Config)),
+    send(Hinted, [chunked_head("/inform"), "0\r\n\r\n"]),
+    ?assertMatch({103, [_]}, hornbeam_test_client:head(Hinted)),
+    ?assertMatch(#{status := 200, body := <<"hello">>}, response(Hinted)),
+    Expecting = connect(port(Config)),
+    send(Expecting, "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+                    "Expect: 100-continue\r\n\r\n"),
+    ?assertMatch({100, []}, hornbeam_test_client:head(Expecting)),
+    send(Expecting, "5\r\nhello\r\n0\r\n\r\n"),
+    ?assertMatch(#{status := 200, body := <<"hello">>}, response(Expecting)).
+
+%% Its parts follow what the application takes.
+large_chunked_body(Config) ->
+    Body = rand:bytes(3000000),
+    Socket = connect(port(Config)),
+    Sender = spawn_link(fun() ->
+        send(Socket, chunked_head("/echo")),
+        [send(Socket, ["186A0\r\n", binary:part(Body, At * 100000, 100000), "\r\n"])
+         || At <- lists:seq(0, 29)],
+        send(Socket, "0\r\n\r\n")
+    end),
+    ?assertMatch(#{status := 200, body := Body}, response(Socket)),
+    until(fun() -> not is_process_alive(Sender) end).
+
+%% No more of it comes than of any other.
+chunked_body_that_nobody_takes(Config) ->
+    Socket = connect(port(Config)),
+    ok = inet:setopts(Socket, [{send_timeout, 300}]),
+    send(Socket, chunked_head("/ignore?until=chunked_nobody")),
+    Chunk = ["10000\r\n", binary:copy(<<"x">>, 65536), "\r\n"],
+    ?assertEqual({error, timeout}, send_until_full(Socket, Chunk)),
+    release(Config, "chunked_nobody"),
+    #{status := 200, body := Taken} = response(Socket),
+    ?assert(binary_to_integer(Taken) =< ?WINDOW + ?BURST).
+
+%% In the middle of its body, and while it waits for the response.
+chunked_client_leaves(Config) ->
+    [
+        begin
+            Socket = connect(port(Config)),
+            send(Socket, [chunked_head("/hold?until=never"), "1\r\nx\r\n", End]),
+            await_seen(Config, <<"1 request /hold">>),
+            close(Socket),
+            await_seen(Config, <<"1 disconnect /hold">>),
+            ok = file:delete(filename:join(proplists:get_value(folder, Config), "seen"))
+        end
+     || End <- ["", "0\r\n\r\n"]
+    ].
+
+%% It is told like others.
+chunked_request_of_a_crash(Config) ->
+    Response = exchange(port(Config), [chunked_head("/crash_once"), "1\r\nx\r\n0\r\n\r\n"]),
+    ?assertMatch(#{status := 502}, Response),
+    ?assertMatch(#{status := 200}, request(port(Config), "/hello")).
+
+%% A chunked request behind one that runs ends the connection rather than being misread.
+chunked_behind_another(Config) ->
+    Socket = connect(port(Config)),
+    get(Socket, "/hold?until=never"),
+    await_seen(Config, <<"1 request /hold">>),
+    send(Socket, [chunked_head("/abort"), "1\r\nx\r\n0\r\n\r\n"]),
+    ?assert(is_closed(Socket)),
+    await_seen(Config, <<"1 disconnect /hold">>).
+
 %% 100 Continue goes out when the application asks for the body, and not before.
 continue_when_the_application_waits(Config) ->
     [
@@ -648,8 +777,7 @@ connection_process_killed(Config) ->
     Socket = connect(port(Config)),
     get(Socket, "/hold?until=never"),
     await_seen(Config, <<"1 request /hold">>),
-    [Pid] = ranch:procs({hornbeam, default, 1}, connections),
-    exit(Pid, kill),
+    exit(only_connection(), kill),
     await_seen(Config, <<"1 disconnect /hold">>),
     ?assert(is_closed(Socket)).
 
@@ -983,13 +1111,22 @@ send_until_full(Socket, Part) ->
 
 %% Cowboy has read the first part before the second is sent.
 in_two_parts(Socket, First, Second) ->
-    [Pid] = ranch:procs({hornbeam, default, 1}, connections),
+    Pid = only_connection(),
     {ok, [{recv_oct, Before}]} = connection_stat(Pid),
     send(Socket, First),
     until(fun() -> connection_stat(Pid) =:= {ok, [{recv_oct, Before + iolist_size(First)}]} end),
     until(fun() -> process_info(Pid, [status, message_queue_len]) =:=
         [{status, waiting}, {message_queue_len, 0}] end),
     send(Socket, Second).
+
+%% Those of earlier cases may be on their way out.
+only_connection() ->
+    until(fun() ->
+        case ranch:procs({hornbeam, default, 1}, connections) of
+            [Pid] -> Pid;
+            _ -> undefined
+        end
+    end).
 
 connection_stat(Pid) ->
     {links, Links} = process_info(Pid, links),

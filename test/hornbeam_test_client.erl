@@ -78,6 +78,8 @@ is_closed(Socket) ->
     case gen_tcp:recv(Socket, 0, ?TIMEOUT_MS) of
         {error, closed} -> true;
         {error, econnreset} -> true;
+        %% It has been seen already.
+        {error, enotconn} -> true;
         {ok, _} -> false
     end.
 
