@@ -122,7 +122,10 @@ reset(Context = #{socket := Socket, transport := Transport}) ->
 %% lives.
 -spec abandon() -> ok.
 abandon() ->
-    true = exit(self(), kill),
+    %% As a signal, which nothing catches, and with a reason that Ranch does not log: clients could
+    %% fill the log with it.
+    _ = process_flag(trap_exit, false),
+    true = exit(self(), {shutdown, abandoned}),
     ok.
 
 %% Cowboy's parser takes a line that ends in LF alone for one that ends in CRLF, until it falls off
