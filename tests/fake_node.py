@@ -302,6 +302,37 @@ class FakeNode:
         )
         return request_id
 
+    def websocket(self, path: str = "/", *subprotocols: bytes) -> int:
+        """Send a handshake, and return its id."""
+        request_id = next(self._request_ids)
+        _, _, scope, _, _ = make_request(request_id, path)
+        scope = (scope[0], b"ws", *scope[2:])
+        self.send((Atom("websocket"), request_id, scope, list(subprotocols)))
+        return request_id
+
+    def open(self, path: str = "/", *subprotocols: bytes) -> int:
+        """Send a handshake, wait until it is accepted, and return its id."""
+        request_id = self.websocket(path, *subprotocols)
+        self.expect("accept", request_id)
+        return request_id
+
+    def say(self, request_id: int, payload: str | bytes) -> None:
+        """Send a message of a WebSocket."""
+        kind = "text" if isinstance(payload, str) else "binary"
+        data = payload.encode() if isinstance(payload, str) else payload
+        self.send((Atom("message"), request_id, Atom(kind), data))
+
+    def hear(self, request_id: int) -> str | bytes:
+        """Wait for a message on a WebSocket, and return it."""
+        _, _, kind, data = self.expect("message", request_id)
+        payload: str | bytes = data.decode() if kind == Atom("text") else data
+        return payload
+
+    def hang_up(self, request_id: int, code: int = 1000, reason: bytes = b"") -> None:
+        """End a WebSocket, and wait until its application is done."""
+        self.send((Atom("closed"), request_id, code, reason))
+        self.expect("done", request_id)
+
     def respond(self, request_id: int) -> Response:
         """Wait until a request is done, and return what came for it."""
         self.expect("done", request_id)
@@ -341,10 +372,10 @@ class FakeNode:
             self.send(self.answer(message))
             return
 
-        body = message[-1] if head in ("response", "start", "data", "last") else b""
-
-        if self.acknowledge and body and head in ("start", "data"):
-            self.send((Atom("ack"), message[1], len(body)))
+        if self.acknowledge and head in ("start", "data") and message[-1]:
+            self.send((Atom("ack"), message[1], len(message[-1])))
+        elif self.acknowledge and head == "message":
+            self.send((Atom("ack"), message[1], max(64, len(message[-1]))))
 
         with self._changed:
             self.messages.append(message)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hornbeam import _http
+from hornbeam import _session
 from hornbeam._asgi import (
     AsgiOrderError,
     ClientDisconnected,
@@ -481,7 +481,7 @@ def test_application_raises(
     assert done.kinds == [*kinds, "done"]
     assert done.errors.startswith(f"PUT /ünicode: the application raised {when}")
     assert error.__name__ in done.errors
-    assert "hornbeam/_http.py" not in done.errors
+    assert "hornbeam/_session.py" not in done.errors
     assert len(done.logs) == 1
 
     if "after" not in when:
@@ -927,7 +927,7 @@ def test_application_that_returns_when_stopped() -> None:
 
 
 def test_swallowed_cancellation_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_http, "CANCEL_GRACE_S", 0.01)
+    monkeypatch.setattr(_session, "CANCEL_GRACE_S", 0.01)
     release: list[asyncio.Future[None]] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -155,6 +155,11 @@ def test_messages_are_tuples_headed_by_an_atom(messages: list[object]) -> None:
         ((Atom("reply"), 1, b"ok", 2), "wrong type"),
         ((Atom("configure"), []), "wrong type"),
         ((Atom("shutdown"), b"1"), "wrong type"),
+        ((Atom("websocket"), 1, (), ()), "wrong type"),
+        ((Atom("message"), 1, b"text", b""), "wrong type"),
+        ((Atom("message"), 1, Atom("text"), "x"), "wrong type"),
+        ((Atom("closed"), 1, Atom("normal"), b""), "wrong type"),
+        ((Atom("closed"), 1, 1000), "takes 3 fields, not 2"),
     ],
 )
 def test_forms(message: tuple[object, ...], text: str) -> None:

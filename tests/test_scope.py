@@ -109,6 +109,41 @@ def test_made_up_methods_are_not_remembered_without_bound() -> None:
     assert len(factory._texts) < 300
 
 
+def test_websocket() -> None:
+    factory = ScopeFactory("/root")
+    factory.state = {"a": 1}
+    scope = factory.make_websocket(fields(scheme=b"wss"), [b"v1", b"v2"])
+    assert scope == {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "http_version": "1.1",
+        "scheme": "wss",
+        "path": "/root/a",
+        "raw_path": b"/a",
+        "query_string": b"x=%20",
+        "root_path": "/root",
+        "headers": [(b"host", b"h"), (b"cookie", b"1"), (b"cookie", b"2")],
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8000),
+        "subprotocols": ["v1", "v2"],
+        "state": {"a": 1},
+        "extensions": {"websocket.http.response": {}, "hornbeam.topics": {}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("scope", "subprotocols", "text"),
+    [
+        (5, [], "the scope of a request"),
+        (fields(), ["v1"], "the subprotocols of a WebSocket"),
+        (fields(), [1], "the subprotocols of a WebSocket"),
+    ],
+)
+def test_bad_websocket(scope: object, subprotocols: list[Any], text: str) -> None:
+    with pytest.raises(ProtocolError, match=text):
+        ScopeFactory("").make_websocket(scope, subprotocols)
+
+
 @pytest.mark.parametrize(
     "bad",
     [

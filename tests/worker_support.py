@@ -20,7 +20,9 @@ from hornbeam._etf import decode_packet, encode_message, pack_batch
 from hornbeam._http import HttpSession
 from hornbeam._protocol import LogLevel, PacketSplitter
 from hornbeam._runtime import Runtime, make_runtime
+from hornbeam._session import Session
 from hornbeam._terms import Atom
+from hornbeam._websocket import WebSocketSession
 
 LOOPS = ("asyncio", "uvloop", "trio")
 QUICK_TURNS = 50
@@ -75,28 +77,18 @@ async def until(runtime: Runtime, condition: Callable[[], bool]) -> None:
             await waiter.wait()
 
 
-class Exchange:
-    """One request, with the test as its node.
+class Conversation:
+    """One request or WebSocket, with the test as its node.
 
     Args:
         runtime: the loop.
         app: the application.
-        method, path, headers: of the scope.
-        body, more: of the request.
         window: in bytes.
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        app: AsgiApp,
-        *,
-        method: str = "GET",
-        path: str = "/",
-        body: bytes = b"",
-        more: bool = False,
-        window: int = 65536,
-    ) -> None:
+    session: Session
+
+    def __init__(self, runtime: Runtime, app: AsgiApp, window: int = 65536) -> None:
         self.runtime = runtime
         self.app = app
         self.window_bytes = window
@@ -105,8 +97,6 @@ class Exchange:
         self.logs: list[tuple[str, str]] = []
         self.is_over = False
         self.held_starts = 0
-        scope: Scope = {"type": "http", "method": method, "path": path}
-        self.session = HttpSession(self, 1, scope, body, more)
 
     # The host.
 
@@ -135,6 +125,10 @@ class Exchange:
     async def finish(self) -> list[Sent]:
         """Run the request to its end; return what was sent, without `done`."""
         self.session.start()
+        return await self.end()
+
+    async def end(self) -> list[Sent]:
+        """Wait for the end of a request that runs; return as `finish`."""
         await until(self.runtime, lambda: self.is_over)
         return self.sent[:-1]
 
@@ -148,6 +142,38 @@ class Exchange:
         return [message[0] for message in self.sent]
 
     @property
+    def errors(self) -> str:
+        """The texts of what was logged at level error."""
+        return "\n".join(text for level, text in self.logs if level == "error")
+
+
+class Exchange(Conversation):
+    """One HTTP request.
+
+    Args:
+        runtime, app, window: as of any.
+        method, path, headers: of the scope.
+        body, more: of the request.
+    """
+
+    session: HttpSession
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        app: AsgiApp,
+        *,
+        method: str = "GET",
+        path: str = "/",
+        body: bytes = b"",
+        more: bool = False,
+        window: int = 65536,
+    ) -> None:
+        super().__init__(runtime, app, window)
+        scope: Scope = {"type": "http", "method": method, "path": path}
+        self.session = HttpSession(self, 1, scope, body, more)
+
+    @property
     def body(self) -> bytes:
         """What was sent of the response's body."""
         return b"".join(
@@ -156,10 +182,53 @@ class Exchange:
             if message[0] in ("response", "start", "data", "last")
         )
 
-    @property
-    def errors(self) -> str:
-        """The texts of what was logged at level error."""
-        return "\n".join(text for level, text in self.logs if level == "error")
+
+class Dialogue(Conversation):
+    """One WebSocket.
+
+    Args:
+        runtime, app, window: as of any.
+        subprotocols: that the client offers.
+    """
+
+    session: WebSocketSession
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        app: AsgiApp,
+        *,
+        subprotocols: tuple[str, ...] = (),
+        window: int = 65536,
+    ) -> None:
+        super().__init__(runtime, app, window)
+        self.calls: list[tuple[Any, ...]] = []
+        """Functions and arguments of the calls of the node."""
+        self.answer: object = True
+        """What a call gives; an exception is raised."""
+        self.scope: Scope = {
+            "type": "websocket",
+            "path": "/ws",
+            "subprotocols": list(subprotocols),
+            "extensions": {"hornbeam.topics": {}},
+        }
+        self.session = WebSocketSession(self, 1, self.scope)
+
+    async def call_service(self, function: Atom, args: tuple[object, ...]) -> object:
+        self.calls.append((function.name, *args))
+
+        if isinstance(self.answer, Exception):
+            raise self.answer
+
+        return self.answer
+
+    def text(self, text: str) -> None:
+        """Let the client send a text."""
+        self.session.add_message(Atom("text"), text.encode())
+
+    def binary(self, data: bytes) -> None:
+        """Let the client send a binary message."""
+        self.session.add_message(Atom("binary"), data)
 
 
 def sends(*messages: _asgi.Message) -> AsgiApp:

@@ -14,9 +14,9 @@ __all__ = ("MAX_TEXT", "describe", "format_error", "is_disconnect")
 MAX_TEXT: Final = 65536
 """Longest text of a traceback that is sent to the node's log, in characters."""
 
-# Raised by Starlette when receive() gave `http.disconnect`, or for an OSError of
-# send(); known by its name, as Starlette need not be installed.
-_DISCONNECT_NAMES: Final = frozenset(("ClientDisconnect",))
+# Raised by Starlette when receive() gave `http.disconnect` or `websocket.disconnect`,
+# or for an OSError of send(); known by their names, as it need not be installed.
+_DISCONNECT_NAMES: Final = frozenset(("ClientDisconnect", "WebSocketDisconnect"))
 
 
 def describe(error: BaseException) -> str:

@@ -57,6 +57,13 @@ INVOKE_CREDIT: Final = Atom("invoke_credit")
 ITEM: Final = Atom("item")
 STREAM_END: Final = Atom("stream_end")
 STREAM_ERROR: Final = Atom("stream_error")
+WEBSOCKET: Final = Atom("websocket")
+MESSAGE: Final = Atom("message")
+CLOSED: Final = Atom("closed")
+
+# Kinds of WebSocket messages.
+TEXT: Final = Atom("text")
+BINARY: Final = Atom("binary")
 
 OK: Final = Atom("ok")
 ERROR: Final = Atom("error")
@@ -78,12 +85,13 @@ _ABORT: Final = Atom("abort")
 _CREDIT: Final = Atom("credit")
 _WAITING: Final = Atom("waiting")
 _DONE: Final = Atom("done")
+_ACCEPT: Final = Atom("accept")
+_CLOSE: Final = Atom("close")
 _CALL: Final = Atom("call")
 _CAST: Final = Atom("cast")
 _RESULT: Final = Atom("result")
 _PRODUCE: Final = Atom("produce")
 
-_MESSAGE: Final = Atom("message")
 _REQUEST_ID: Final = Atom("request_id")
 
 # The form of each message of the node: types of what follows its head.
@@ -105,6 +113,9 @@ _FORMS: Final[Mapping[Atom, tuple[type | tuple[type, ...], ...]]] = {
     ITEM: (int, bytes),
     STREAM_END: (int,),
     STREAM_ERROR: (int, tuple),
+    WEBSOCKET: (int, tuple, list),
+    MESSAGE: (int, Atom, bytes),
+    CLOSED: (int, int, bytes),
 }
 
 
@@ -270,7 +281,7 @@ def pong(number: int) -> bytes:
 
 
 def log(level: LogLevel, text: str, request_id: int | None = None) -> bytes:
-    report: dict[Atom, object] = {_MESSAGE: encode_text(text)}
+    report: dict[Atom, object] = {MESSAGE: encode_text(text)}
 
     if request_id is not None:
         report[_REQUEST_ID] = request_id
@@ -332,6 +343,21 @@ def waiting(request_id: int, received_bytes: int) -> bytes:
 
 def done(request_id: int) -> bytes:
     return encode_message((_DONE, request_id))
+
+
+# Outgoing, WebSocket.
+
+
+def accept(request_id: int, subprotocol: bytes | None, headers: Headers) -> bytes:
+    return encode_message((_ACCEPT, request_id, subprotocol, headers))
+
+
+def message(request_id: int, kind: Atom, payload: bytes) -> bytes:
+    return encode_message((MESSAGE, request_id, kind, payload))
+
+
+def close(request_id: int, code: int, reason: bytes) -> bytes:
+    return encode_message((_CLOSE, request_id, code, reason))
 
 
 # Outgoing, calls.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the ASGI scope of a request from the node's tuple."""
+"""Make the ASGI scope of a request or WebSocket from the node's tuple."""
 
 from __future__ import annotations
 
@@ -45,6 +45,31 @@ class ScopeFactory:
             return self._make(*fields)  # type: ignore[misc]
         except (TypeError, ValueError, AttributeError, LookupError) as exc:
             raise ProtocolError(f"the scope of a request: {exc}", repr(fields)) from exc
+
+    def make_websocket(self, fields: object, subprotocols: list[bytes]) -> Scope:
+        """Make the scope of one WebSocket, of the same fields.
+
+        Raises:
+            ProtocolError: the fields are not what the protocol says.
+        """
+        scope = self.make(fields)
+        scope["type"] = "websocket"
+        del scope["method"]
+
+        try:
+            scope["subprotocols"] = [name.decode("latin-1") for name in subprotocols]
+        except AttributeError as exc:
+            reason = f"the subprotocols of a WebSocket: {exc}"
+            raise ProtocolError(reason, repr(subprotocols)) from exc
+
+        extensions = scope["extensions"]
+
+        for name in [name for name in extensions if name.startswith("http.response.")]:
+            del extensions[name]
+
+        extensions["websocket.http.response"] = {}
+        extensions["hornbeam.topics"] = {}
+        return scope
 
     def _make(
         self,

@@ -27,8 +27,10 @@ from hornbeam._runtime import (
     make_runtime,
 )
 from hornbeam._scope import ScopeFactory
+from hornbeam._session import Session
 from hornbeam._settings import Settings
 from hornbeam._terms import Atom
+from hornbeam._websocket import WebSocketSession
 
 __all__ = ("main",)
 
@@ -105,11 +107,12 @@ class _Worker:
         self.runtime = runtime
         self.window_bytes = settings.window_bytes
         self.post = channel.post
+        self.call_service = channel.call_async
         self._channel = channel
         self._settings = settings
         self._bridge = bridge
         self._scopes = ScopeFactory(settings.root_path)
-        self._sessions: dict[int, HttpSession] = {}
+        self._sessions: dict[int, Session] = {}
         self._lifespan: Lifespan | None = None
         self._is_output_expected = False
         self._held_timer: Timer | None = None
@@ -127,6 +130,9 @@ class _Worker:
             protocol.SHUTDOWN: self._handle_shutdown,
             protocol.PUBLISH: self._handle_publish,
             protocol.DROPPED: self._handle_dropped,
+            protocol.WEBSOCKET: self._handle_websocket,
+            protocol.MESSAGE: self._handle_message,
+            protocol.CLOSED: self._handle_closed,
         }
 
     # Life.
@@ -215,6 +221,9 @@ class _Worker:
 
     async def _end_requests(self) -> None:
         """Wait for requests, cancel those that take too long."""
+        for session in list(self._sessions.values()):
+            session.go_away()
+
         await self._wait_until_idle(self._shutdown_timeout_s)
 
         for session in list(self._sessions.values()):
@@ -320,8 +329,44 @@ class _Worker:
         _, request_id, part, more = cast("tuple[Atom, int, bytes, bool]", message)
         session = self._sessions.get(request_id)
 
-        if session is not None:
+        if isinstance(session, HttpSession):
             session.add_body(part, more)
+        elif session is not None:
+            raise ProtocolError("a body for a WebSocket", repr(message))
+
+    def _handle_websocket(self, message: IncomingMessage) -> None:
+        _, request_id, fields, subprotocols = cast(
+            "tuple[Atom, int, object, list[bytes]]", message
+        )
+        scope = self._scopes.make_websocket(fields, subprotocols)
+        session = WebSocketSession(self, request_id, scope)
+        self._sessions[request_id] = session
+        session.start()
+        self._is_output_expected = True
+
+    def _handle_message(self, message: IncomingMessage) -> None:
+        _, request_id, kind, payload = cast("tuple[Atom, int, Atom, bytes]", message)
+        session = self._find_websocket(message)
+
+        if session is not None:
+            session.add_message(kind, payload)
+            # Who waits in receive() answers in the next turn.
+            self._is_output_expected = True
+
+    def _handle_closed(self, message: IncomingMessage) -> None:
+        _, _, code, reason = cast("tuple[Atom, int, int, bytes]", message)
+        session = self._find_websocket(message)
+
+        if session is not None:
+            session.close(code, reason)
+
+    def _find_websocket(self, message: IncomingMessage) -> WebSocketSession | None:
+        session = self._sessions.get(cast(int, message[1]))
+
+        if session is None or isinstance(session, WebSocketSession):
+            return session
+
+        raise ProtocolError("a message of a WebSocket for a request", repr(message))
 
     def _handle_ack(self, message: IncomingMessage) -> None:
         _, request_id, sent_bytes = cast("tuple[Atom, int, int]", message)
