@@ -498,6 +498,7 @@ def test_all_names_are_described() -> None:
     """The reference has what the package exports, and no more."""
     headings = re.findall(r"^### (.+)$", PYTHON.read_text(), re.M)
     asgi = {"HTTP scope", "receive", "send", "Lifespan"}
+    asgi |= {"WebSocket scope", "WebSocket receive", "WebSocket send"}
     functions = {
         name
         for heading in headings

@@ -44,6 +44,7 @@ from hornbeam._errors import (
     UnknownAtom,
 )
 from hornbeam._terms import Atom, Pid, Reference
+from hornbeam_erlang._attachments import attach, detach
 from hornbeam_erlang._client import (
     under_hornbeam,
     worker_id,
@@ -119,12 +120,14 @@ __all__ = (
     "Stream",
     "Subscription",
     "UnknownAtom",
+    "attach",
     "await_result",
     "call",
     "cast",
     "connect",
     "decr",
     "delete",
+    "detach",
     "execute",
     "execute_async",
     "get",

@@ -25,17 +25,20 @@ from typing import Any
 from hornbeam._etf import decode
 from hornbeam._terms import Atom
 from hornbeam_erlang import _requests
+from hornbeam_erlang._attachments import attach, detach
 from hornbeam_erlang._client import ask_async, bridge, send, under_hornbeam, worker_id
 from hornbeam_erlang._pubsub import subscribe
 from hornbeam_erlang._services import TIMEOUT_S, Execution, stream_async
 
 __all__ = (
+    "attach",
     "await_result",
     "call",
     "cast",
     "connect",
     "decr",
     "delete",
+    "detach",
     "execute",
     "execute_async",
     "get",
