@@ -284,8 +284,8 @@ def test_held_start_is_sent_on_demand() -> None:
             "got 'http.response.trailers'",
         ),
         (
-            [{"type": "http.response.debug"}],
-            "expected 'http.response.start', got 'http.response.debug'",
+            [{"type": "http.response.zerocopysend"}],
+            "expected 'http.response.start', got 'http.response.zerocopysend'",
         ),
         (
             [{"type": "websocket.accept"}],

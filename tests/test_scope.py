@@ -43,6 +43,7 @@ def test_whole_scope() -> None:
         "extensions": {
             "http.response.trailers": {},
             "http.response.early_hint": {},
+            "http.response.pathsend": {},
         },
     }
 

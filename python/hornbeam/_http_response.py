@@ -41,6 +41,7 @@ from hornbeam._asgi import (
     message_type,
 )
 from hornbeam._headers import check_headers, check_trailers
+from hornbeam._http_file import FileOffer, file_path
 from hornbeam._runtime import Runtime, Waiter
 
 __all__ = ("ResponseHost", "ResponseSide")
@@ -84,6 +85,9 @@ _SWITCHING_PROTOCOLS: Final = 101
 _EARLY_HINTS: Final = 103
 _BODILESS: Final = frozenset((204, 304))
 
+# Of these there is no extension in the scope; some applications do not look there.
+_IGNORED: Final = frozenset(("http.response.push", "http.response.debug"))
+
 _PLAIN_TEXT: Final = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
@@ -112,6 +116,7 @@ class ResponseSide:
     """
 
     __slots__ = (
+        "_file",
         "_has_trailers",
         "_is_gone",
         "_is_head_request",
@@ -145,6 +150,8 @@ class ResponseSide:
         self._left_bytes: int | None = None
         self._unacknowledged_bytes = 0
         self._pending: deque[_Part] | None = None
+        # Whose answer the application waits for.
+        self._file: FileOffer | None = None
 
     # For the session.
 
@@ -182,6 +189,26 @@ class ResponseSide:
                 part.waiter.set()
 
             self._pending.clear()
+
+        if self._file is not None:
+            self._file.waiter.set()
+
+    def handle_opened(self) -> None:
+        """Note that the node has opened the file that it was asked to send."""
+        offer = self._file
+
+        if offer is None or self._phase is _COMPLETE:
+            return
+
+        self._phase = _COMPLETE
+        self._is_head_sent = True
+        offer.open()
+        self._on_complete()
+
+    def handle_refused(self, reason: str, size_bytes: int) -> None:
+        """Note that the node can't send the file."""
+        if self._file is not None:
+            self._file.refuse(reason, size_bytes)
 
     async def _drain(self) -> None:
         """Wait for what a cancelled send() has left; its own waiter went with it."""
@@ -230,6 +257,8 @@ class ResponseSide:
 
         elif kind == "http.response.start":
             self._send_start(message)
+        elif kind == "http.response.pathsend":
+            await self._send_file(message)
         else:
             self._send_other(message_type(message), message)
 
@@ -250,7 +279,7 @@ class ResponseSide:
             self._check_phase(_START, kind)
             links = [(b"link", link) for link in message.get("links", ())]
             self._inform(_EARLY_HINTS, links)
-        else:
+        elif kind not in _IGNORED:
             raise AsgiOrderError(self._phase.value, repr(kind))
 
     def _send_start(self, message: Message) -> None:
@@ -422,6 +451,43 @@ class ResponseSide:
             self._phase = _TRAILERS
         elif self._phase is _HELD:
             self._phase = _BODY
+
+    async def _send_file(self, message: Message) -> None:
+        """Have the node send a file as the rest of the body.
+
+        Returns when the node has opened it: so it may be unlinked, and a client that is
+        slow to take it costs the application nothing.
+        """
+        phase = self._phase
+
+        if phase is not _HELD and phase is not _BODY:
+            raise AsgiOrderError(phase.value, "'http.response.pathsend'")
+
+        if self._has_trailers:
+            raise ValueError("no trailers can follow a file that the server sends")
+
+        path = file_path(message)
+
+        if self._pending:
+            await self._drain()
+
+        self._check_connected()
+        waiter = self._response_host.runtime.create_waiter()
+        offer = self._file = FileOffer(path, self._left_bytes, waiter)
+        # Whether the head has gone: it may have while others were waited for.
+        head = None if self._is_head_sent else (self._status, self._response_headers)
+        self._phase = _ENDING
+        self._response_host.post(
+            protocol.file(self._request_id, head, path, 0, self._left_bytes)
+        )
+        await waiter.wait()
+        self._file = None
+
+        if not offer.is_opened:
+            self._phase = _BROKEN if head is None else _HELD
+            self._check_connected()
+            assert offer.error is not None
+            raise offer.error
 
     def _send_trailers(self, message: Message) -> None:
         self._check_phase(_TRAILERS, "http.response.trailers")

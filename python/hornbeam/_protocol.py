@@ -44,6 +44,8 @@ CONFIGURE: Final = Atom("configure")
 REQUEST: Final = Atom("request")
 BODY: Final = Atom("body")
 ACK: Final = Atom("ack")
+OPENED: Final = Atom("opened")
+REFUSED: Final = Atom("refused")
 DISCONNECT: Final = Atom("disconnect")
 CANCEL: Final = Atom("cancel")
 REPLY: Final = Atom("reply")
@@ -79,6 +81,7 @@ _RESPONSE: Final = Atom("response")
 _START: Final = Atom("start")
 _DATA: Final = Atom("data")
 _LAST: Final = Atom("last")
+_FILE: Final = Atom("file")
 _TRAILERS: Final = Atom("trailers")
 _INFORM: Final = Atom("inform")
 _ABORT: Final = Atom("abort")
@@ -100,6 +103,8 @@ _FORMS: Final[Mapping[Atom, tuple[type | tuple[type, ...], ...]]] = {
     REQUEST: (int, tuple, bytes, bool),
     BODY: (int, bytes, bool),
     ACK: (int, int),
+    OPENED: (int,),
+    REFUSED: (int, Atom, int),
     DISCONNECT: (int,),
     CANCEL: (int,),
     REPLY: (int, Atom, object),
@@ -319,6 +324,16 @@ def data(request_id: int, part: bytes) -> bytes:
 
 def last(request_id: int, part: bytes) -> bytes:
     return encode_message((_LAST, request_id, part))
+
+
+def file(
+    request_id: int,
+    head: tuple[int, Headers] | None,
+    path: bytes,
+    offset: int,
+    size: int | None,
+) -> bytes:
+    return encode_message((_FILE, request_id, head, path, offset, size))
 
 
 def trailers(request_id: int, headers: Headers) -> bytes:

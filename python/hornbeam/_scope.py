@@ -106,6 +106,7 @@ class ScopeFactory:
             "extensions": {
                 "http.response.trailers": {},
                 "http.response.early_hint": {},
+                "http.response.pathsend": {},
             },
         }
 

@@ -124,6 +124,8 @@ class _Worker:
         self._handlers: dict[Atom, Callable[[IncomingMessage], None]] = {
             protocol.BODY: self._handle_body,
             protocol.ACK: self._handle_ack,
+            protocol.OPENED: self._handle_opened,
+            protocol.REFUSED: self._handle_refused,
             protocol.DISCONNECT: self._handle_disconnect,
             protocol.CANCEL: self._handle_cancel,
             protocol.PING: self._handle_ping,
@@ -374,6 +376,19 @@ class _Worker:
 
         if session is not None:
             session.acknowledge(sent_bytes)
+
+    def _handle_opened(self, message: IncomingMessage) -> None:
+        session = self._sessions.get(cast("tuple[Atom, int]", message)[1])
+
+        if session is not None:
+            session.handle_opened()
+
+    def _handle_refused(self, message: IncomingMessage) -> None:
+        _, request_id, reason, size = cast("tuple[Atom, int, Atom, int]", message)
+        session = self._sessions.get(request_id)
+
+        if session is not None:
+            session.handle_refused(reason.name, size)
 
     def _handle_disconnect(self, message: IncomingMessage) -> None:
         session = self._sessions.get(cast("tuple[Atom, int]", message)[1])

@@ -290,8 +290,8 @@ request_timeout_ms(_) ->
     infinity.
 
 stream_server(Name, Config, Connections) ->
-    Read = maps:with([timeout, body_timeout, max_body, max_request_line_size, max_header_size,
-                      http_version, window, retry, date_header], Config),
+    Read = maps:with([timeout, body_timeout, send_timeout, max_body, max_request_line_size,
+                      max_header_size, http_version, window, retry, date_header], Config),
     Server = case Config of
         #{server_header := <<>>} -> undefined;
         #{server_header := Text} -> Text

@@ -13,6 +13,7 @@
 -export([trailers/1]).
 -export([whole/4]).
 -export([streamed/2]).
+-export([sized/3]).
 -export([has_body/2]).
 -export([status/1]).
 -export([error/3]).
@@ -56,6 +57,12 @@ whole(Status, Headers, Body, Method) ->
 -spec streamed(Status :: 100..999, cowboy:http_headers()) -> cowboy:http_headers().
 streamed(204, Headers) -> maps:remove(<<"content-length">>, Headers);
 streamed(_, Headers) -> Headers.
+
+%% @doc The headers of a response whose body is of that length, also where it is not sent.
+-spec sized(Status :: 100..999, cowboy:http_headers(), Bytes :: non_neg_integer()) ->
+    cowboy:http_headers().
+sized(204, Headers, _) -> Headers;
+sized(_, Headers, Bytes) -> Headers#{<<"content-length">> => integer_to_binary(Bytes)}.
 
 %% @doc Whether a response of this status to this method has a body (RFC 9112 6.3).
 -spec has_body(Status :: 100..999, Method :: binary()) -> boolean().

@@ -19,6 +19,9 @@
 %% stream comes back only after that, and then the bytes are acknowledged to the worker. Request
 %% bodies: see {@link hornbeam_flow}.
 %%
+%% Files. When a file is open, its worker is told so and has done its part: `worker' and `request_id'
+%% are undefined from then on. See {@link hornbeam_file}.
+%%
 %% Smuggling. Nothing that follows a chunked body on the same HTTP/1 connection is believed: the
 %% response says `connection: close', and {@link hornbeam_upload} takes the connection over.
 -module(hornbeam_stream).
@@ -42,6 +45,7 @@
     %% Options that streams read, as hornbeam_config has checked them.
     timeout := timeout(),
     body_timeout := timeout(),
+    send_timeout := timeout(),
     max_body := non_neg_integer() | infinity,
     max_request_line_size := pos_integer(),
     max_header_size := pos_integer(),
@@ -88,7 +92,9 @@
     %% The connection is not to be used after this response.
     close :: boolean(),
     %% Response bytes written to the socket and not yet acknowledged to the worker.
-    unacked = 0 :: non_neg_integer()
+    unacked = 0 :: non_neg_integer(),
+    %% What is sent as the rest of the body.
+    file :: hornbeam_file:file() | undefined
 }).
 
 -opaque state() :: #stream{} | handed_over.
@@ -165,8 +171,12 @@ info(_StreamId, {pool, retry}, Stream = #stream{phase = queued}) ->
     dispatch(queued, Stream);
 info(_StreamId, {pool, timeout}, Stream = #stream{phase = queued}) ->
     overloaded(Stream);
+info(_StreamId, {sent, _}, Stream = #stream{file = File}) when File =/= undefined ->
+    read_part(Stream);
 info(_StreamId, {sent, Bytes}, Stream) ->
     {[], acknowledge(Bytes, Stream)};
+info(_StreamId, send_file, Stream = #stream{file = File}) when File =/= undefined ->
+    send_part(Stream);
 info(_StreamId, {body_timeout, Name}, Stream = #stream{body_timer = {_, Name}}) ->
     fail(408, <<"the request body did not arrive in time">>, Stream#stream{body_timer = undefined});
 info(_StreamId, Message, Stream = #stream{request_id = Id})
@@ -183,6 +193,7 @@ terminate(StreamId, _Reason, Stream) ->
     #stream{connection = Connection, phase = Phase, server = #{name := Name}} = Stream,
     hornbeam_connection:stream_ended(Connection),
     _ = stop_body_timer(Stream),
+    _ = close_file(Stream),
     case Phase of
         queued -> hornbeam_pool:leave_queue(Name, {self(), StreamId});
         _ -> ok
@@ -361,6 +372,11 @@ from_worker({trailers, _, _}, Stream = #stream{phase = started, bodiless = true}
     finish([{data, fin, <<>>}], Stream);
 from_worker({trailers, _, Headers}, Stream = #stream{phase = started}) ->
     finish([{trailers, hornbeam_response:trailers(Headers)}], Stream);
+from_worker({file, _, {Status, Headers}, Path, Offset, Bytes},
+            Stream = #stream{phase = dispatched}) ->
+    open_file({Status, response_headers(Headers, Stream)}, {Path, Offset, Bytes}, Stream);
+from_worker({file, _, undefined, Path, Offset, Bytes}, Stream = #stream{phase = started}) ->
+    open_file(undefined, {Path, Offset, Bytes}, Stream);
 from_worker({inform, _, Status, Headers}, Stream = #stream{phase = dispatched}) ->
     {[{inform, hornbeam_response:status(Status), hornbeam_response:trailers(Headers)}], Stream};
 from_worker({credit, _, Bytes}, Stream = #stream{flow = Flow0}) ->
@@ -418,6 +434,94 @@ acknowledge(0, Stream) ->
     Stream;
 acknowledge(Bytes, Stream) ->
     tell_worker({ack, Stream#stream.request_id, Bytes}, Stream).
+
+%%% Files
+
+%% Until the file is open nothing has been sent that promises it: the application can still do something
+%% else.
+open_file(Head, {Path, Offset, Bytes}, Stream = #stream{request_id = Id}) ->
+    case hornbeam_file:open(Path, Offset, Bytes) of
+        {error, {Reason, Size}} ->
+            {[], tell_worker({refused, Id, Reason, Size}, Stream)};
+        {whole, Data} ->
+            send_whole(Head, Data, opened(undefined, Stream));
+        {ok, File, Length} ->
+            send_file(Head, Length, opened(File, Stream))
+    end.
+
+opened(File, Stream0 = #stream{request_id = Id, worker = {_, _, Routes, _}}) ->
+    Stream = tell_worker({opened, Id}, Stream0),
+    _ = hornbeam_routes:detach(Routes, Id),
+    Stream#stream{worker = undefined, request_id = undefined, scope = undefined, file = File}.
+
+send_whole({Status, Headers}, Data, Stream = #stream{method = Method}) ->
+    Map = hornbeam_response:sized(Status, Headers, byte_size(Data)),
+    finish([hornbeam_response:whole(Status, Map, Data, Method)], Stream);
+send_whole(undefined, Data, Stream) ->
+    {Commands, Sent} = body(fin, Data, Stream),
+    finish(Commands, Sent).
+
+send_file({Status, Headers}, Length, Stream = #stream{method = Method, connection = Connection}) ->
+    Map = hornbeam_response:sized(Status, Headers, Length),
+    Started = Stream#stream{phase = started},
+    case hornbeam_response:has_body(Status, Method) of
+        false ->
+            finish([hornbeam_response:whole(Status, Map, <<>>, Method)], close_file(Started));
+        true when Stream#stream.version =/= 'HTTP/2', map_get(transport, Connection) =:= ranch_tcp ->
+            %% For Cowboy the response is complete: the body is written behind its back.
+            self() ! {{self(), Stream#stream.id}, send_file},
+            {[{response, hornbeam_response:status(Status), Map, <<>>}], watch_file(Started)};
+        true ->
+            {Commands, Read} = read_part(Started),
+            {[{headers, hornbeam_response:status(Status), Map} | Commands], Read}
+    end;
+send_file(undefined, _, Stream = #stream{bodiless = true}) ->
+    {Commands, Sent} = body(fin, <<>>, close_file(Stream)),
+    finish(Commands, Sent);
+send_file(undefined, _, Stream) ->
+    read_part(Stream).
+
+watch_file(Stream = #stream{file = File, connection = #{socket := Socket}, server = Server}) ->
+    #{send_timeout := TimeoutMs} = Server,
+    Stream#stream{file = hornbeam_file:watch(Socket, TimeoutMs, File)}.
+
+send_part(Stream = #stream{id = StreamId, file = File0, connection = #{socket := Socket}}) ->
+    case hornbeam_file:send(Socket, File0) of
+        {more, File} ->
+            self() ! {{self(), StreamId}, send_file},
+            {[], Stream#stream{file = File}};
+        complete ->
+            finish([], close_file(Stream));
+        closed ->
+            cut(Stream#stream{phase = over});
+        {failed, Why} ->
+            fail(500, Why, Stream)
+    end.
+
+read_part(Stream = #stream{file = File0}) ->
+    case hornbeam_file:read(File0) of
+        {nofin, Data, File} ->
+            case body(nofin, Data, Stream#stream{file = File}) of
+                %% That it was sent is told later, and brings the next part.
+                {Commands, Sent = #stream{unacked = 0}} -> {Commands, Sent};
+                {Commands, Sent} -> {Commands, ask_for_part(Sent)}
+            end;
+        {fin, Data} ->
+            {Commands, Sent} = body(fin, Data, close_file(Stream)),
+            finish(Commands, Sent);
+        {failed, Why} ->
+            fail(500, Why, Stream)
+    end.
+
+ask_for_part(Stream = #stream{id = StreamId, unacked = Unacked}) ->
+    self() ! {{self(), StreamId}, {sent, Unacked}},
+    Stream#stream{unacked = 0}.
+
+close_file(Stream = #stream{file = undefined}) ->
+    Stream;
+close_file(Stream = #stream{file = File}) ->
+    ok = hornbeam_file:close(File),
+    Stream#stream{file = undefined}.
 
 %% The application waits for body: the client is told to send, and has `body_timeout' to do so.
 %% After the head of the final response it is too late to tell.

@@ -42,6 +42,8 @@
   | {request, request_id(), scope(), Body :: binary(), More :: boolean()}
   | {body, request_id(), Data :: binary(), More :: boolean()}
   | {ack, request_id(), Bytes :: non_neg_integer()}
+  | {opened, request_id()}
+  | {refused, request_id(), Reason :: atom(), SizeBytes :: non_neg_integer()}
   | {disconnect, request_id()}
   | {cancel, request_id()}
   | {reply, call_id(), ok, term()}
@@ -66,6 +68,8 @@
   | {response | start, request_id(), Status :: 100..999, headers(), Body :: binary()}
   | {inform, request_id(), Status :: 100..199, headers()}
   | {data | last, request_id(), Data :: binary()}
+  | {file, request_id(), Head :: {Status :: 100..999, headers()} | undefined,
+     Path :: binary(), Offset :: non_neg_integer(), Bytes :: non_neg_integer() | undefined}
   | {trailers, request_id(), headers()}
   | {abort | done, request_id()}
   | {credit | waiting, request_id(), Bytes :: non_neg_integer()}
@@ -151,6 +155,11 @@ is_message({start, Id, Status, Headers, Body}) -> is_head(Id, Status, Headers, B
 is_message({done, Id}) -> is_integer(Id);
 is_message({data, Id, Data}) -> is_integer(Id) andalso is_binary(Data);
 is_message({last, Id, Data}) -> is_integer(Id) andalso is_binary(Data);
+is_message({file, Id, undefined, Path, Offset, Bytes}) ->
+    is_integer(Id) andalso is_binary(Path) andalso is_size(Offset)
+        andalso (Bytes =:= undefined orelse is_size(Bytes));
+is_message({file, Id, {Status, Headers}, Path, Offset, Bytes}) ->
+    is_head(Id, Status, Headers, Path) andalso is_message({file, Id, undefined, Path, Offset, Bytes});
 is_message({credit, Id, Bytes}) -> is_integer(Id) andalso is_integer(Bytes) andalso Bytes >= 0;
 is_message({waiting, Id, Bytes}) -> is_integer(Id) andalso is_integer(Bytes) andalso Bytes >= 0;
 is_message({abort, Id}) -> is_integer(Id);
@@ -168,6 +177,8 @@ is_message({ready, Facts}) -> is_map(Facts);
 is_message({stopped, Facts}) -> is_map(Facts);
 is_message({failed, Name, Facts}) -> is_atom(Name) andalso is_map(Facts);
 is_message(_) -> false.
+
+is_size(Bytes) -> is_integer(Bytes) andalso Bytes >= 0.
 
 is_error(#{class := Class, reason := Reason, stack := Stack}) ->
     is_binary(Class) andalso is_binary(Reason) andalso is_binary(Stack);
