@@ -42,6 +42,7 @@ SCOPE = (
     HEADERS,
     (b"127.0.0.1", 51234),
     (b"127.0.0.1", 8000),
+    {},
 )
 REQUEST = (Atom("request"), 17, SCOPE, b"", False)
 RESPONSE = (

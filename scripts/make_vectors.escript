@@ -190,7 +190,12 @@ request_packets() ->
      {request_unix, node,
       [{request, 19,
         {<<"GET">>, <<"https">>, <<"2">>, <<"/%C3%A9">>, <<>>, [], undefined,
-         {<<"/run/hornbeam.sock">>, undefined}}, <<>>, false}]},
+         {<<"/run/hornbeam.sock">>, undefined}, #{}}, <<>>, false}]},
+     {request_prefix, node,
+      [{request, 21,
+        {<<"GET">>, <<"https">>, <<"1.1">>, <<"/items/3">>, <<>>,
+         [{<<"x-forwarded-prefix">>, <<"/shop">>}], {<<"192.0.2.7">>, 0},
+         {<<"127.0.0.1">>, 8000}, #{root_path => <<"/shop">>}}, <<>>, false}]},
      {request_bytes, node,
       [{request, 1 bsl 33, scope(<<"PUT">>, [{<<"x-latin1">>, <<233>>}]), <<0, 255, 131>>,
         false}]},
@@ -243,7 +248,7 @@ call_packets() ->
 
 scope(Method, Headers) ->
     {Method, <<"http">>, <<"1.1">>, <<"/items/3">>, <<"q=1">>, Headers,
-     {<<"127.0.0.1">>, 51234}, {<<"127.0.0.1">>, 8000}}.
+     {<<"127.0.0.1">>, 51234}, {<<"127.0.0.1">>, 8000}, #{}}.
 
 headers() ->
     [{<<"host">>, <<"127.0.0.1:8000">>}, {<<"user-agent">>, <<"curl/7.88.1">>},

@@ -375,7 +375,9 @@ def whole(worker: Worker, request: Request) -> Steps:
 
 
 def scope(worker: Worker, request: Request) -> Steps:
-    method, scheme, version, path, query, headers, client, server = request.scope
+    method, scheme, version, path, query, headers, client, server, _extra = (
+        request.scope
+    )
     lines = [method, scheme, version, path, query]
     lines += [name + b": " + value for name, value in headers]
     lines += [repr(client).encode(), repr(server).encode()]

@@ -51,7 +51,7 @@ batch_is_one_list(_) ->
     Messages = [
         {configure, #{app => <<"app:app">>, window => 65536}},
         {request, 1, {<<"GET">>, <<"http">>, <<"1.1">>, <<"/">>, <<>>, [], undefined,
-                      {<<"127.0.0.1">>, 80}}, <<>>, false},
+                      {<<"127.0.0.1">>, 80}, #{}}, <<>>, false},
         {body, 1, binary:copy(<<"x">>, 70000), true},
         {ack, 1, 16384},
         {opened, 1},

@@ -61,11 +61,12 @@ scope_of_a_request(_) ->
     Req = req(#{method => <<"PUT">>, path => <<"/p%20q">>, qs => <<"a=1">>, headers => Headers}),
     ?assertEqual(
         {<<"PUT">>, <<"http">>, <<"1.1">>, <<"/p%20q">>, <<"a=1">>,
-         [{<<"host">>, <<"a">>}, {<<"x">>, <<"1, 2">>}], Client, Server},
+         [{<<"host">>, <<"a">>}, {<<"x">>, <<"1, 2">>}], Client, Server, #{}},
         hornbeam_scope:new(Req, Client, Server)
     ),
     Unix = {<<"/run/a.sock">>, undefined},
-    ?assertMatch({_, _, _, _, _, _, undefined, Unix}, hornbeam_scope:new(Req, undefined, Unix)).
+    ?assertMatch({_, _, _, _, _, _, undefined, Unix, #{}},
+                 hornbeam_scope:new(Req, undefined, Unix)).
 
 %% Cowboy has taken the header away; the application may want to know of it.
 chunked_is_told(_) ->
@@ -235,5 +236,5 @@ check(Req, Given) ->
     hornbeam_scope:check(Req, maps:merge(Limits, Given)).
 
 headers(Req) ->
-    {_, _, _, _, _, Headers, _, _} = hornbeam_scope:new(Req, undefined, {<<"a">>, 1}),
+    {_, _, _, _, _, Headers, _, _, _} = hornbeam_scope:new(Req, undefined, {<<"a">>, 1}),
     Headers.

@@ -436,7 +436,7 @@ def make_request(
     query: bytes = b"",
 ) -> Message:
     """Make a `request` message."""
-    scope = (
+    scope: tuple[Any, ...] = (
         method.encode(),
         b"http",
         b"1.1",
@@ -445,6 +445,7 @@ def make_request(
         headers or [],
         (b"127.0.0.1", 50000),
         (b"127.0.0.1", 8000),
+        {},
     )
     return (Atom("request"), request_id, scope, body, more)
 

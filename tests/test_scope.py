@@ -9,6 +9,7 @@ import pytest
 
 from hornbeam._protocol import ProtocolError
 from hornbeam._scope import ScopeFactory
+from hornbeam._terms import Atom
 
 FIELDS: dict[str, Any] = {
     "method": b"GET",
@@ -19,6 +20,7 @@ FIELDS: dict[str, Any] = {
     "headers": [(b"host", b"h"), (b"cookie", b"1"), (b"cookie", b"2")],
     "client": (b"127.0.0.1", 50000),
     "server": (b"127.0.0.1", 8000),
+    "extra": {},
 }
 
 
@@ -71,6 +73,15 @@ def test_path(raw_path: bytes, root_path: str, path: str) -> None:
     scope = ScopeFactory(root_path).make(fields(raw_path=raw_path))
     assert (scope["path"], scope["raw_path"]) == (path, raw_path)
     assert scope["root_path"] == root_path
+
+
+def test_root_path_of_a_request() -> None:
+    """One that a proxy names takes the place of the setting, also where it is empty."""
+    root_path = Atom("root_path")
+    scope = ScopeFactory("/set").make(fields(extra={root_path: b"/shop"}))
+    assert (scope["root_path"], scope["path"]) == ("/shop", "/shop/a")
+    scope = ScopeFactory("/set").make(fields(extra={root_path: b""}))
+    assert (scope["root_path"], scope["path"]) == ("", "/a")
 
 
 def test_addresses() -> None:
@@ -158,6 +169,9 @@ def test_bad_websocket(scope: object, subprotocols: list[Any], text: str) -> Non
         fields(client=(5, 5)),
         fields(server=(None, 5)),
         fields(http_version=[]),
+        fields(extra=None),
+        fields(extra={Atom("root_path"): "text"}),
+        fields(extra={Atom("root_path"): b"/\xff"}),
     ],
 )
 def test_bad_scope(bad: object) -> None:

@@ -355,7 +355,7 @@ def packet(*messages: tuple[Any, ...]) -> bytes:
     return pack_batch([encode_message(message) for message in messages])
 
 
-SCOPE: tuple[Any, ...] = (b"GET", b"http", b"1.1", b"/", b"", [], None, None)
+SCOPE: tuple[Any, ...] = (b"GET", b"http", b"1.1", b"/", b"", [], None, None, {})
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ from urllib.parse import unquote_to_bytes
 
 from hornbeam._asgi import Scope
 from hornbeam._protocol import ProtocolError
+from hornbeam._terms import Atom
 
 __all__ = ("ScopeFactory",)
 
 _MAX_CACHED_TEXTS: Final = 256
+_ROOT_PATH: Final = Atom("root_path")
 
 
 class ScopeFactory:
@@ -81,9 +83,14 @@ class ScopeFactory:
         headers: list[tuple[bytes, bytes]],
         client: tuple[bytes, int] | None,
         server: tuple[bytes, int | None] | None,
+        extra: Mapping[Atom, Any],
     ) -> Scope:
         text = self._texts.get
         path = raw_path
+        root_path = self._root_path
+
+        if _ROOT_PATH in extra:
+            root_path = extra[_ROOT_PATH].decode("ascii")
 
         if b"%" in path:
             path = unquote_to_bytes(path)
@@ -97,7 +104,7 @@ class ScopeFactory:
             "path": path.decode("utf-8", "replace"),
             "raw_path": raw_path,
             "query_string": query_string,
-            "root_path": self._root_path,
+            "root_path": root_path,
             "headers": headers,
             "client": None if client is None else (client[0].decode(), client[1]),
             "server": None
@@ -111,8 +118,8 @@ class ScopeFactory:
         }
 
         # `*` is no path: nothing is mounted above it.
-        if self._root_path and raw_path != b"*":
-            scope["path"] = self._root_path + scope["path"]
+        if root_path and raw_path != b"*":
+            scope["path"] = root_path + scope["path"]
 
         if self.state is not None:
             scope["state"] = dict(self.state)

@@ -55,7 +55,7 @@ first_refusal([]) ->
          Server :: {binary(), inet:port_number() | undefined}.
 new(Req, Client, Server) ->
     #{method := Method, scheme := Scheme, version := Version, path := Path, qs := Query} = Req,
-    {Method, Scheme, version(Version), Path, Query, headers(Req), Client, Server}.
+    {Method, Scheme, version(Version), Path, Query, headers(Req), Client, Server, #{}}.
 
 %% @doc HTTP version as ASGI writes it.
 -spec version(cowboy:http_version()) -> binary().

@@ -35,7 +35,10 @@
 
 -type scope() :: {Method :: binary(), Scheme :: binary(), HttpVersion :: binary(),
                   RawPath :: binary(), QueryString :: binary(), headers(),
-                  Client :: address(), Server :: address()}.
+                  Client :: address(), Server :: address(), scope_extra()}.
+
+-type scope_extra() :: #{root_path => binary()}.
+%% What few requests have; `root_path' in place of the setting of that name.
 
 -type to_worker() ::
     {configure, map()}
