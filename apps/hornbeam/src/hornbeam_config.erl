@@ -112,8 +112,11 @@
     websocket_ping := time_ms() | infinity,
     websocket_max_frame_size := pos_integer() | infinity,
     websocket_compress := boolean(),
-    proxy_headers := off | [{inet:ip_address(), PrefixBits :: 0..128}],
+    proxy_headers := off | [hornbeam_ip:network() | unix, ...],
+    %% Peers whose `Forwarded' and `X-Forwarded-*' headers are believed: addresses, networks like
+    %% "10.0.0.0/8", and "unix" for the clients of a unix socket. Default `off'.
     proxy_protocol := boolean(),
+    %% Whether every connection begins with a PROXY header, version 1 or 2. Default false.
     access_log := off | access_log_format() | {access_log_format(), File :: binary()},
     routes := list(),
     hooks := #{atom() => fun()},
@@ -232,8 +235,6 @@ unsupported() ->
         websocket_ping,
         websocket_max_frame_size,
         websocket_compress,
-        proxy_headers,
-        proxy_protocol,
         access_log,
         routes,
         hooks,

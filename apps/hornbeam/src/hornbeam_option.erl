@@ -206,32 +206,27 @@ check_sni_host(_) ->
 
 check_proxy_headers(off) ->
     {ok, off};
+check_proxy_headers(unix) ->
+    {ok, [unix]};
 check_proxy_headers(Value) ->
-    Expected = "off, or a list of trusted addresses or networks like \"10.0.0.0/8\"",
-    case hornbeam_form:texts(Value) of
-        {ok, [_ | _] = Texts} -> hornbeam_form:each(Texts, fun network/1, Expected);
+    Expected = "off, or a list of trusted addresses, networks like \"10.0.0.0/8\" and \"unix\"",
+    case hornbeam_form:texts(proxy_texts(Value)) of
+        {ok, [_ | _] = Texts} -> hornbeam_form:each(Texts, fun trusted/1, Expected);
         _ -> {error, Expected}
     end.
 
-network(Text) ->
-    [Address | Prefix] = binary:split(Text, <<"/">>),
-    case {inet:parse_strict_address(binary_to_list(Address)), Prefix} of
-        {{ok, Ip}, []} -> {ok, {Ip, 16 * groups(Ip)}};
-        {{ok, Ip}, [Bits]} -> network(Ip, string:to_integer(Bits));
-        {{error, einval}, _} -> {error, "a network"}
+%% `unix' may be an atom, also beside texts.
+proxy_texts([unix | Rest]) -> ["unix" | proxy_texts(Rest)];
+proxy_texts([Text | Rest]) -> [Text | proxy_texts(Rest)];
+proxy_texts(Value) -> Value.
+
+trusted(<<"unix">>) ->
+    {ok, unix};
+trusted(Text) ->
+    case hornbeam_ip:parse_network(Text) of
+        {ok, Network} -> {ok, Network};
+        error -> {error, "a network"}
     end.
-
-network(Ip, {Bits, <<>>}) when is_integer(Bits), Bits >= 0 ->
-    case Bits =< 16 * groups(Ip) of
-        true -> {ok, {Ip, Bits}};
-        false -> {error, "a network"}
-    end;
-network(_, _) ->
-    {error, "a network"}.
-
-%% The length of an address in groups of 16 bits.
-groups(Ip) when tuple_size(Ip) =:= 4 -> 2;
-groups(Ip) when tuple_size(Ip) =:= 8 -> 8.
 
 check_access_log({Format, File}) ->
     case {hornbeam_form:one_of(Format, [common, combined, json]), hornbeam_form:path(File)} of

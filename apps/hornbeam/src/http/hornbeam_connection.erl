@@ -25,6 +25,8 @@
 %% internal
 -export([init/4]).
 
+-include_lib("kernel/include/logger.hrl").
+
 %% Cowboy's specification wants a PROXY header, where Cowboy itself passes `undefined' for none.
 -dialyzer({nowarn_function, [init/4, serve/4]}).
 
@@ -37,6 +39,8 @@
     transport := module(),
     client := {binary(), inet:port_number()} | undefined,
     server := {binary(), inet:port_number() | undefined},
+    %% Whether a proxy is believed that says otherwise.
+    via := hornbeam_proxy:via(),
     activity := activity(),
     %% Reads that Cowboy asks the socket for at once.
     active_n := pos_integer()
@@ -53,17 +57,16 @@ start_link(Ref, Transport, Opts) ->
 
 -spec init(pid(), ranch:ref(), module(), cowboy:opts()) -> no_return().
 init(Parent, Ref, Transport, Opts) ->
-    #{hornbeam := #{connections := Connections}, active_n := ActiveN} = Opts,
+    #{hornbeam := #{connections := Connections} = Server, active_n := ActiveN} = Opts,
     %% Cowboy's connection process supervises the processes of user-supplied handlers.
     process_flag(trap_exit, true),
     {ok, Socket} = ranch:handshake(Ref),
+    Header = proxy_header(Socket, Server),
     Activity = atomics:new(3, [{signed, true}]),
     ok = atomics:put(Activity, ?IDLE_SINCE_MS, erlang:monotonic_time(millisecond)),
-    Context = #{
+    Context = (addresses(Header, Transport:peername(Socket), Transport:sockname(Socket), Server))#{
         socket => Socket,
         transport => Transport,
-        client => client(Transport:peername(Socket)),
-        server => server(Transport:sockname(Socket)),
         activity => Activity,
         active_n => ActiveN
     },
@@ -161,16 +164,44 @@ refuse(#{socket := Socket, transport := Transport, activity := Activity}, Opts) 
     end,
     exit({shutdown, malformed_request}).
 
-client({ok, {Ip, Port}}) when is_tuple(Ip) -> {ip_text(Ip), Port};
+%%% Addresses
+
+%% Who connects without a PROXY header where one is due is refused: without an answer, as that would
+%% be one to a proxy that does not speak HTTP here.
+proxy_header(_, #{proxy_protocol := false}) ->
+    unknown;
+proxy_header(Socket, #{proxy_protocol := true, header_timeout := TimeoutMs}) ->
+    case hornbeam_proxy_header:receive_from(Socket, TimeoutMs) of
+        {ok, Header} ->
+            Header;
+        {error, Reason} ->
+            ?LOG_DEBUG(#{what => proxy_header_refused, reason => Reason}),
+            exit({shutdown, proxy_header_refused})
+    end.
+
+addresses(unknown, Peer, Local, #{proxy_headers := Trust}) ->
+    #{client => client(Peer), server => server(Local),
+      via => hornbeam_proxy:via(peer(Peer), undefined, Trust)};
+addresses({proxied, Header}, _, _, #{proxy_headers := Trust}) ->
+    #{source := Source, destination := Destination, scheme := Scheme} = Header,
+    %% Who is believed is who has written the HTTP: the proxy's client.
+    Peer = peer({ok, Source}),
+    #{client => client({ok, Source}), server => proxied_server(Destination),
+      via => hornbeam_proxy:via(Peer, Scheme, Trust)}.
+
+peer({ok, {local, _}}) -> unix;
+peer({ok, unix}) -> unix;
+peer({ok, {Ip, _}}) -> Ip;
+%% It has gone.
+peer({error, _}) -> unknown.
+
+client({ok, {Ip, Port}}) when is_tuple(Ip) -> {hornbeam_ip:to_text(Ip), Port};
 %% A unix socket's client has no name.
 client(_) -> undefined.
 
 server({ok, {local, Path}}) -> {Path, undefined};
-server({ok, {Ip, Port}}) -> {ip_text(Ip), Port};
+server({ok, {Ip, Port}}) -> {hornbeam_ip:to_text(Ip), Port};
 server({error, _}) -> {<<>>, undefined}.
 
-%% Clients of an IPv4 address that reach a dual-stack socket are shown as IPv4.
-ip_text({0, 0, 0, 0, 0, 16#ffff, High, Low}) ->
-    ip_text({High bsr 8, High band 255, Low bsr 8, Low band 255});
-ip_text(Ip) ->
-    list_to_binary(inet:ntoa(Ip)).
+proxied_server({unix, Path}) -> {Path, undefined};
+proxied_server(Destination) -> server({ok, Destination}).

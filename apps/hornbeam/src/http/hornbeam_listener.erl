@@ -290,14 +290,16 @@ request_timeout_ms(_) ->
     infinity.
 
 stream_server(Name, Config, Connections) ->
-    Read = maps:with([timeout, body_timeout, send_timeout, max_body, max_request_line_size,
-                      max_header_size, http_version, window, retry, date_header], Config),
+    Read = maps:with([timeout, body_timeout, header_timeout, send_timeout, max_body,
+                      max_request_line_size, max_header_size, http_version, window, retry,
+                      date_header, proxy_protocol], Config),
+    #{proxy_headers := Trusted} = Config,
     Server = case Config of
         #{server_header := <<>>} -> undefined;
         #{server_header := Text} -> Text
     end,
     Read#{name => Name, connections => Connections, server_header => Server,
-          max_skipped => ?MAX_SKIPPED_BYTES}.
+          max_skipped => ?MAX_SKIPPED_BYTES, proxy_headers => hornbeam_proxy:new_trust(Trusted)}.
 
 %%% Info
 

@@ -54,7 +54,11 @@
     max_skipped := non_neg_integer(),
     retry := boolean(),
     server_header := binary() | undefined,
-    date_header := boolean()
+    date_header := boolean(),
+    %% What connections read.
+    header_timeout := timeout(),
+    proxy_headers := hornbeam_proxy:trust(),
+    proxy_protocol := boolean()
 }.
 %% What is the same for all streams of a listener.
 
@@ -232,8 +236,10 @@ new(StreamId, Req, Server = #{window := Window}, Connection) ->
     }.
 
 admit(Stream0, Req) ->
-    #stream{id = StreamId, connection = #{client := Client, server := Address}} = Stream0,
-    Stream = Stream0#stream{scope = hornbeam_scope:new(Req, Client, Address)},
+    #stream{id = StreamId, connection = #{client := Client, server := Address, via := Via}} =
+        Stream0,
+    Scope = hornbeam_proxy:scope(hornbeam_scope:new(Req, Client, Address), Via),
+    Stream = Stream0#stream{scope = Scope},
     case Stream#stream.version =:= 'HTTP/2' orelse get(?CURRENT) of
         true ->
             dispatch(new, Stream);
