@@ -223,7 +223,6 @@ unsupported() ->
         max_requests,
         max_requests_jitter,
         max_memory,
-        http_version,
         ssl,
         certfile,
         keyfile,

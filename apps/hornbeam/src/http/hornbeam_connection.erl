@@ -16,7 +16,13 @@
 %% API
 -export([stream_began/1]).
 -export([stream_ended/1]).
+-export([is_http2/1]).
+-export([finish/1]).
 -export([activity/1]).
+-export([protocol/1]).
+-export([out_bytes/1]).
+-export([end_stream/3]).
+-export([calm/2]).
 -export([resume/1]).
 -export([cut/1]).
 -export([reset/1]).
@@ -41,15 +47,21 @@
     server := {binary(), inet:port_number() | undefined},
     %% Whether a proxy is believed that says otherwise.
     via := hornbeam_proxy:via(),
+    scheme := binary(),
     activity := activity(),
     %% Reads that Cowboy asks the socket for at once.
     active_n := pos_integer()
 }.
 
-%% Fields of activity(): streams under way, streams so far, when the last one ended.
+%% Fields of activity(): streams under way, streams so far, when the last one ended, whether it is
+%% known for an HTTP/2 connection (1), and whether it was asked to finish (1).
 -define(STREAMS, 1).
 -define(TOTAL, 2).
 -define(IDLE_SINCE_MS, 3).
+-define(HTTP2, 4).
+-define(FINISHING, 5).
+%% How long a connection may take to act on the request to finish.
+-define(FINISH_TIMEOUT_MS, 5000).
 
 -spec start_link(ranch:ref(), module(), cowboy:opts()) -> {ok, pid()}.
 start_link(Ref, Transport, Opts) ->
@@ -62,28 +74,97 @@ init(Parent, Ref, Transport, Opts) ->
     process_flag(trap_exit, true),
     {ok, Socket} = ranch:handshake(Ref),
     Header = proxy_header(Socket, Server),
-    Activity = atomics:new(3, [{signed, true}]),
+    Activity = atomics:new(5, [{signed, true}]),
     ok = atomics:put(Activity, ?IDLE_SINCE_MS, erlang:monotonic_time(millisecond)),
     Context = (addresses(Header, Transport:peername(Socket), Transport:sockname(Socket), Server))#{
         socket => Socket,
         transport => Transport,
+        scheme => scheme(Transport:secure()),
         activity => Activity,
         active_n => ActiveN
     },
     ok = hornbeam_reaper:register(Connections, Context),
+    keep_http2_out(Parent, Context, Opts),
     serve(Parent, Ref, Context, Opts).
 
-%% @doc A request has begun on this connection.
--spec stream_began(context()) -> ok.
+keep_http2_out(Parent, Context, Opts = #{hornbeam := #{http_version := Versions}}) ->
+    case lists:member('HTTP/2', Versions) orelse hornbeam_preface:await_http1(Parent, Context) of
+        http2 -> refuse(505, <<"this HTTP version is not enabled">>, Context, Opts);
+        _ -> ok
+    end.
+
+%% @doc A request has begun on this connection: how many are under way.
+-spec stream_began(context()) -> Streams :: pos_integer().
 stream_began(#{activity := Activity}) ->
-    ok = atomics:add(Activity, ?STREAMS, 1),
-    ok = atomics:add(Activity, ?TOTAL, 1).
+    Streams = atomics:add_get(Activity, ?STREAMS, 1),
+    ok = atomics:add(Activity, ?TOTAL, 1),
+    Streams.
 
 %% @doc A request is over.
 -spec stream_ended(context()) -> ok.
-stream_ended(#{activity := Activity}) ->
+stream_ended(Context = #{activity := Activity}) ->
     ok = atomics:put(Activity, ?IDLE_SINCE_MS, erlang:monotonic_time(millisecond)),
-    ok = atomics:sub(Activity, ?STREAMS, 1).
+    Streams = atomics:sub_get(Activity, ?STREAMS, 1),
+    _ = Streams =:= 0 andalso atomics:get(Activity, ?FINISHING) =:= 1 andalso
+        poke(self(), Context),
+    ok.
+
+%% @doc The connection's streams are those of HTTP/2.
+-spec is_http2(context()) -> ok.
+is_http2(#{activity := Activity}) ->
+    atomics:put(Activity, ?HTTP2, 1).
+
+%% @doc Which protocol the connection is known to speak.
+-spec protocol(activity()) -> http1 | http2.
+protocol(Activity) ->
+    case atomics:get(Activity, ?HTTP2) of
+        0 -> http1;
+        1 -> http2
+    end.
+
+%% @doc Ask a connection to finish: it ends after what it is sending, at once if there is nothing.
+%% A system message is how Cowboy is told so; sys:terminate/3 waits, hence the process.
+-spec finish({pid(), inet:socket() | ssl:sslsocket(), module(), activity()}) -> ok.
+finish({Pid, Socket, Transport, Activity}) ->
+    ok = atomics:put(Activity, ?FINISHING, 1),
+    _ = spawn(fun() ->
+        try sys:terminate(Pid, shutdown, ?FINISH_TIMEOUT_MS) of
+            ok -> poke(Pid, #{socket => Socket, transport => Transport, activity => Activity})
+        catch
+            exit:_ -> ok
+        end
+    end),
+    ok.
+
+%% An HTTP/2 connection that is to end looks whether it has streams left when it has parsed what
+%% came, and not when the last of them ends: so nothing comes.
+poke(Pid, #{socket := Socket, transport := Transport, activity := Activity}) ->
+    _ = protocol(Activity) =:= http2 andalso
+        (Pid ! {element(1, Transport:messages()), Socket, <<>>}),
+    ok.
+
+%% @doc Bytes that have gone out.
+-spec out_bytes(context()) -> non_neg_integer().
+out_bytes(#{socket := Socket, transport := Transport}) ->
+    case Transport:getstat(Socket, [send_oct]) of
+        {ok, [{send_oct, Bytes}]} -> Bytes;
+        {error, _} -> 0
+    end.
+
+%% @doc End an HTTP/2 stream behind Cowboy's back, which has no room in its window for an end that
+%% needs none. A client that is still sending is told not to.
+-spec end_stream(context(), cowboy_stream:streamid(), BodyComplete :: boolean()) -> ok.
+end_stream(#{socket := Socket, transport := Transport}, StreamId, BodyComplete) ->
+    Reset = [cow_http2:rst_stream(StreamId, no_error) || not BodyComplete],
+    %% An error is one of the socket, of which Cowboy learns as well.
+    _ = Transport:send(Socket, [cow_http2:data(StreamId, fin, <<>>) | Reset]),
+    ok.
+
+%% @doc End an HTTP/2 connection whose client goes too far.
+-spec calm(context(), cowboy_stream:streamid()) -> ok.
+calm(#{socket := Socket, transport := Transport}, StreamId) ->
+    _ = Transport:send(Socket, cow_http2:goaway(StreamId, enhance_your_calm, <<>>)),
+    abandon().
 
 %% @doc Streams under way, streams so far, and since when (monotonic milliseconds) there is none.
 -spec activity(activity()) ->
@@ -140,7 +221,7 @@ serve(Parent, Ref, Context = #{socket := Socket, transport := Transport}, Opts) 
     catch
         error:Reason:Stack ->
             case lists:any(fun is_parser/1, Stack) of
-                true -> refuse(Context, Opts);
+                true -> refuse(400, <<"the request could not be read">>, Context, Opts);
                 false -> erlang:raise(error, Reason, Stack)
             end
     end.
@@ -150,19 +231,21 @@ is_parser(_) -> false.
 
 %% Where responses are still due, this one would be taken for one of them; their workers learn that
 %% the client has gone when they look whether this process lives.
--spec refuse(context(), cowboy:opts()) -> no_return().
-refuse(#{socket := Socket, transport := Transport, activity := Activity}, Opts) ->
+-spec refuse(400..599, binary(), context(), cowboy:opts()) -> no_return().
+refuse(Status, Why, #{socket := Socket, transport := Transport, activity := Activity}, Opts) ->
     #{hornbeam := Server} = Opts,
     _ = case activity(Activity) of
         {0, _, _} ->
-            {response, Status, Headers, Body} =
-                hornbeam_response:error(400, <<"the request could not be read">>, Server),
+            {response, _, Headers, Body} = hornbeam_response:error(Status, Why, Server),
             Lines = maps:to_list(Headers#{<<"connection">> => <<"close">>}),
             Transport:send(Socket, [cow_http:response(Status, 'HTTP/1.1', Lines), Body]);
         _ ->
             ok
     end,
     exit({shutdown, malformed_request}).
+
+scheme(false) -> <<"http">>;
+scheme(true) -> <<"https">>.
 
 %%% Addresses
 

@@ -255,7 +255,7 @@ address_opts(#{type := tcp, ip := Ip, port := Port}) ->
 protocol_opts(#state{name = Name, config = Config, connections = Connections}) ->
     #{max_headers := MaxHeaders, max_request_line_size := LineSize, max_header_size := HeaderSize,
       window := Window} = Config,
-    #{
+    maps:merge(#{
         hornbeam_listener => self(),
         hornbeam => stream_server(Name, Config, Connections),
         stream_handlers => [hornbeam_stream],
@@ -275,7 +275,7 @@ protocol_opts(#state{name = Name, config = Config, connections = Connections}) -
         initial_stream_flow_size => Window,
         active_n => ?ACTIVE_READS,
         max_skip_body_length => ?MAX_SKIPPED_BYTES
-    }.
+    }, hornbeam_http2:options(Config)).
 
 %% Cowboy counts from the end of the last response to the end of the next head. Where the reaper
 %% ends idle connections before that, the head has its time; where idle connections may live
@@ -291,8 +291,8 @@ request_timeout_ms(_) ->
 
 stream_server(Name, Config, Connections) ->
     Read = maps:with([timeout, body_timeout, header_timeout, send_timeout, max_body,
-                      max_request_line_size, max_header_size, http_version, window, retry,
-                      date_header, proxy_protocol], Config),
+                      max_request_line_size, max_header_size, max_headers, http_version, window,
+                      retry, date_header, proxy_protocol], Config),
     #{proxy_headers := Trusted} = Config,
     Server = case Config of
         #{server_header := <<>>} -> undefined;

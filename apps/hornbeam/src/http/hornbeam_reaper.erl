@@ -51,8 +51,6 @@
 }).
 
 -define(SWEEP_MS, 1000).
-%% How long a connection may take to act on the request to finish.
--define(FINISH_TIMEOUT_MS, 5000).
 
 %%% API
 
@@ -80,9 +78,10 @@ connections(Table) ->
 %% there is none. The pids that were asked.
 -spec finish_all(table()) -> [pid()].
 finish_all(Table) ->
-    Pids = alive(Table),
-    lists:foreach(fun finish/1, Pids),
-    Pids.
+    Rows = alive(Table),
+    _ = [hornbeam_connection:finish({Pid, Socket, Transport, Activity})
+         || {Pid, Socket, Transport, Activity, _} <- Rows],
+    [element(1, Row) || Row <- Rows].
 
 %% @doc What to do with a connection that has no stream under way. Pure.
 -spec decide(limits(), mark(), observed()) -> {keep, mark()} | finish.
@@ -145,42 +144,37 @@ handle_info(Message, State) ->
 
 %%% Internal
 
-sweep({Pid, Socket, Transport, Activity, Mark0}, NowMs, Table, Limits) ->
+sweep(Row = {Pid, Socket, Transport, Activity, Mark0}, NowMs, Table, Limits) ->
     case is_process_alive(Pid) of
         false ->
             ets:delete(Table, Pid);
         true ->
             case hornbeam_connection:activity(Activity) of
                 {0, Total, IdleSinceMs} ->
+                    Received = received(hornbeam_connection:protocol(Activity), Transport, Socket),
                     Observed = #{now_ms => NowMs, total => Total, idle_since_ms => IdleSinceMs,
-                                 received => received(Transport, Socket)},
-                    act(decide(Limits, Mark0, Observed), Pid, Table);
+                                 received => Received},
+                    act(decide(Limits, Mark0, Observed), Row, Table);
                 _ ->
                     true
             end
     end.
 
-act({keep, Mark}, Pid, Table) ->
+act({keep, Mark}, {Pid, _, _, _, _}, Table) ->
     ets:update_element(Table, Pid, {5, Mark});
-act(finish, Pid, Table) ->
-    finish(Pid),
+act(finish, {Pid, Socket, Transport, Activity, _}, Table) ->
+    ok = hornbeam_connection:finish({Pid, Socket, Transport, Activity}),
     ets:delete(Table, Pid).
 
-received(Transport, Socket) ->
+%% What comes on an HTTP/2 connection that has no streams is pings and the like, not the head of the
+%% next request: it is idle.
+received(http2, _, _) ->
+    0;
+received(http1, Transport, Socket) ->
     case Transport:getstat(Socket, [recv_oct]) of
         {ok, [{recv_oct, Bytes}]} -> Bytes;
         {error, _} -> 0
     end.
 
 alive(Table) ->
-    [Pid || Pid <- ets:select(Table, [{{'$1', '_', '_', '_', '_'}, [], ['$1']}]),
-            is_process_alive(Pid)].
-
-%% A system message is how Cowboy is told to finish; sys:terminate/3 waits, hence the process.
-finish(Pid) ->
-    _ = spawn(fun() ->
-        try sys:terminate(Pid, shutdown, ?FINISH_TIMEOUT_MS)
-        catch exit:_ -> ok
-        end
-    end),
-    ok.
+    [Row || Row <- ets:tab2list(Table), is_process_alive(element(1, Row))].

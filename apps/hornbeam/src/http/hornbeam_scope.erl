@@ -4,11 +4,13 @@
 %%
 %% Pure. Also says no where Cowboy is more lenient than RFC 9112 asks a server to be: Cowboy splits
 %% header lines at CRLF only, so that a bare CR or LF stays inside a value, takes any byte in names
-%% and targets, takes a sign in Content-Length, and takes chunked bodies from HTTP/1.0.
+%% and targets, takes a sign in Content-Length, and takes chunked bodies from HTTP/1.0. Of HTTP/2 it
+%% takes any method, target, scheme and host (RFC 9113 8.3).
 -module(hornbeam_scope).
 
 %% API
 -export([check/2]).
+-export([settled/2]).
 -export([new/3]).
 -export([version/1]).
 -export([takes_trailers/1]).
@@ -18,6 +20,7 @@
 -type limits() :: #{
     max_request_line_size := pos_integer(),
     max_header_size := pos_integer(),
+    max_headers := pos_integer(),
     max_body := non_neg_integer() | infinity,
     http_version := [atom()],
     _ => _
@@ -35,9 +38,11 @@ check(Req = #{headers := Headers}, Limits) ->
     Checks = [
         fun() -> check_version(Req, Limits) end,
         fun() -> check_target(Req, Limits) end,
+        fun() -> check_count(Headers, Limits) end,
         fun() -> check_headers(maps:to_list(Headers), Limits) end,
         fun() -> check_host(Headers) end,
-        fun() -> check_framing(Req, Limits) end
+        fun() -> check_framing(Req, Limits) end,
+        fun() -> check_http2(Req) end
     ],
     first_refusal(Checks).
 
@@ -56,6 +61,13 @@ first_refusal([]) ->
 new(Req, Client, Server) ->
     #{method := Method, scheme := Scheme, version := Version, path := Path, qs := Query} = Req,
     {Method, Scheme, version(Version), Path, Query, headers(Req), Client, Server, #{}}.
+
+%% @doc An HTTP/2 request in the form of others. Its host stands in a pseudo-header that Cowboy has
+%% taken apart (RFC 9113 8.3.1; ASGI wants it), and its scheme is what the client says, whatever
+%% the connection is.
+-spec settled(cowboy_req:req(), Scheme :: binary()) -> cowboy_req:req().
+settled(Req = #{headers := Headers}, Scheme) ->
+    Req#{headers := maps:merge(#{<<"host">> => authority(Req)}, Headers), scheme := Scheme}.
 
 %% @doc HTTP version as ASGI writes it.
 -spec version(cowboy:http_version()) -> binary().
@@ -79,9 +91,6 @@ takes_trailers(_) ->
 headers(#{headers := Headers, has_body := true, body_length := undefined, version := Version})
         when Version =/= 'HTTP/2' ->
     maps:to_list(Headers#{<<"transfer-encoding">> => <<"chunked">>});
-%% HTTP/2 has it in the pseudo-header that Cowboy has taken apart (RFC 9113 8.3.1; ASGI wants it).
-headers(Req = #{headers := Headers, version := 'HTTP/2'}) when not is_map_key(<<"host">>, Headers) ->
-    maps:to_list(Headers#{<<"host">> => authority(Req)});
 headers(#{headers := Headers}) ->
     maps:to_list(Headers).
 
@@ -109,9 +118,15 @@ check_target(#{method := Method, path := Path, qs := Query}, Limits) ->
             {414, <<"the request line is too long">>};
         false ->
             case is_visible(Path) andalso is_visible(Query) of
-                true -> ok;
+                true -> check_method(Method);
                 false -> {400, <<"control character in the request target">>}
             end
+    end.
+
+check_method(Method) ->
+    case is_token(Method) of
+        true -> ok;
+        false -> {400, <<"the method is not a token">>}
     end.
 
 query_size(<<>>) -> 0;
@@ -121,6 +136,12 @@ query_size(Query) -> byte_size(Query) + 1.
 is_visible(<<Byte, Rest/binary>>) when Byte > 32, Byte =/= 127 -> is_visible(Rest);
 is_visible(<<>>) -> true;
 is_visible(_) -> false.
+
+%% Of HTTP/2 Cowboy counts none.
+check_count(Headers, #{max_headers := Max}) when map_size(Headers) > Max ->
+    {431, <<"too many headers">>};
+check_count(_, _) ->
+    ok.
 
 check_headers(Headers, #{max_header_size := Max}) ->
     case check_headers(Headers, 0, Max) of
@@ -176,7 +197,8 @@ check_host(_) ->
 check_framing(#{version := 'HTTP/1.0', has_body := true, body_length := undefined}, _) ->
     {400, <<"Transfer-Encoding in an HTTP/1.0 request">>};
 %% `00': to Cowboy a body of no bytes that is never complete.
-check_framing(#{has_body := true, body_length := 0}, _) ->
+check_framing(#{has_body := true, body_length := 0, version := Version}, _)
+        when Version =/= 'HTTP/2' ->
     {400, <<"Content-Length begins with zeros">>};
 check_framing(#{headers := #{<<"content-length">> := Length}} = Req, Limits) ->
     case is_digits(Length) of
@@ -185,6 +207,60 @@ check_framing(#{headers := #{<<"content-length">> := Length}} = Req, Limits) ->
     end;
 check_framing(Req, Limits) ->
     check_body_length(Req, Limits).
+
+check_http2(Req = #{version := 'HTTP/2'}) ->
+    Checks = [
+        {fun has_no_proxy_connection/1, <<"proxy-connection is not for HTTP/2">>},
+        {fun is_path/1, <<":path does not begin with a slash">>},
+        {fun is_scheme/1, <<":scheme is neither http nor https">>},
+        {fun is_authority/1, <<":authority is not a host">>},
+        {fun is_same_host/1, <<"Host and :authority differ">>},
+        {fun is_trimmed/1, <<"a header value begins or ends with a space">>}
+    ],
+    first_wrong(Checks, Req);
+check_http2(_) ->
+    ok.
+
+first_wrong([{IsRight, Why} | Rest], Req) ->
+    case IsRight(Req) of
+        true -> first_wrong(Rest, Req);
+        false -> {400, Why}
+    end;
+first_wrong([], _) ->
+    ok.
+
+has_no_proxy_connection(#{headers := Headers}) ->
+    not is_map_key(<<"proxy-connection">>, Headers).
+
+is_path(#{path := <<"/", _/binary>>}) -> true;
+is_path(#{path := <<"*">>, method := <<"OPTIONS">>, qs := <<>>}) -> true;
+is_path(_) -> false.
+
+is_scheme(#{scheme := Scheme}) ->
+    Scheme =:= <<"http">> orelse Scheme =:= <<"https">>.
+
+is_authority(#{host := Host, port := Port}) ->
+    Host =/= <<>> andalso is_integer(Port) andalso Port >= 0 andalso Port =< 65535.
+
+%% RFC 9113 8.3.1: a Host that says something else is malformed; applications read it.
+is_same_host(Req = #{headers := #{<<"host">> := Host}}) ->
+    try cow_http_hd:parse_host(Host) of
+        {Name, undefined} -> Name =:= authority(Req);
+        {Name, Port} -> authority(Req#{host := Name, port := Port}) =:= authority(Req)
+    catch
+        error:_ -> false
+    end;
+is_same_host(_) ->
+    true.
+
+%% RFC 9113 8.2.1.
+is_trimmed(#{headers := Headers}) ->
+    lists:all(fun is_trimmed_value/1, maps:values(Headers)).
+
+is_trimmed_value(<<>>) -> true;
+is_trimmed_value(Value) -> not (is_space(binary:first(Value)) orelse is_space(binary:last(Value))).
+
+is_space(Byte) -> Byte =:= $\s orelse Byte =:= $\t.
 
 is_digits(<<>>) -> false;
 is_digits(Text) -> is_digits_rest(Text).

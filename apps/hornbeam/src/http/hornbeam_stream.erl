@@ -16,8 +16,9 @@
 %%
 %% Flow control. Response bodies: Cowboy's `send' returns when the driver has taken the bytes and
 %% blocks this process while the client does not read; a message that the handler sends to its own
-%% stream comes back only after that, and then the bytes are acknowledged to the worker. Request
-%% bodies: see {@link hornbeam_flow}.
+%% stream comes back only after that, and then the bytes are acknowledged to the worker. On HTTP/2
+%% they may be in Cowboy's queue by then: see {@link hornbeam_backlog}. Request bodies: see
+%% {@link hornbeam_flow}.
 %%
 %% Files. When a file is open, its worker is told so and has done its part: `worker' and `request_id'
 %% are undefined from then on. See {@link hornbeam_file}.
@@ -49,6 +50,8 @@
     max_body := non_neg_integer() | infinity,
     max_request_line_size := pos_integer(),
     max_header_size := pos_integer(),
+    max_headers := pos_integer(),
+    send_timeout := timeout(),
     http_version := [atom()],
     window := pos_integer(),
     max_skipped := non_neg_integer(),
@@ -85,6 +88,8 @@
     %% As Content-Length says; undefined for a chunked body.
     body_length :: non_neg_integer() | undefined,
     body_bytes = 0 :: non_neg_integer(),
+    %% HTTP/2: the body is there by its length, the end of the stream is not.
+    awaits_end = false :: boolean(),
     flow :: hornbeam_flow:flow(),
     %% The timer, and what its message is known by: one that fires while it is being cancelled is
     %% not taken for its successor.
@@ -98,7 +103,9 @@
     %% Response bytes written to the socket and not yet acknowledged to the worker.
     unacked = 0 :: non_neg_integer(),
     %% What is sent as the rest of the body.
-    file :: hornbeam_file:file() | undefined
+    file :: hornbeam_file:file() | undefined,
+    %% HTTP/2: what of the response waits for the client's window.
+    backlog :: hornbeam_backlog:backlog()
 }).
 
 -opaque state() :: #stream{} | handed_over.
@@ -110,6 +117,8 @@
 
 %% Pipelined requests that may wait behind the current one; a client that sends more is cut off.
 -define(MAX_PIPELINED, 64).
+%% How long the end of a request's stream may come behind its body.
+-define(END_MS, 1000).
 
 %%% cowboy_stream
 
@@ -117,11 +126,11 @@
     {cowboy_stream:commands(), state()}.
 init(StreamId, Req, Opts) ->
     #{hornbeam := Server, hornbeam_connection := Connection} = Opts,
-    hornbeam_connection:stream_began(Connection),
+    Streams = hornbeam_connection:stream_began(Connection),
     Stream = new(StreamId, Req, Server, Connection),
-    case hornbeam_scope:check(Req, Server) of
-        ok -> admit(Stream, Req);
-        {refuse, {Status, Why}} -> refuse(Status, Why, Stream)
+    case hornbeam_http2:is_upgrade(Req) of
+        false -> begin_stream(Streams, Req, Stream);
+        true -> upgrade(Req, Opts, Stream)
     end.
 
 -spec data(cowboy_stream:streamid(), cowboy_stream:fin(), binary(), state()) ->
@@ -129,9 +138,15 @@ init(StreamId, Req, Opts) ->
 data(_StreamId, _IsFin, _Data, Stream = #stream{phase = over}) ->
     {[], Stream};
 data(_StreamId, fin, _Data, Stream = #stream{phase = skipping}) ->
-    {[stop], stop_body_timer(Stream#stream{phase = over})};
+    stop_skipping(Stream);
+data(_StreamId, IsFin, <<>>, Stream = #stream{awaits_end = true}) ->
+    {[], Stream#stream{awaits_end = IsFin =:= nofin}};
 data(_StreamId, nofin, _Data, Stream = #stream{phase = skipping}) ->
     {[], start_body_timer(Stream)};
+%% Where trailers follow, Cowboy does not tell of the end.
+data(StreamId, nofin, Data, Stream = #stream{body_bytes = Bytes, body_length = Length})
+        when Bytes + byte_size(Data) =:= Length ->
+    data(StreamId, fin, Data, Stream#stream{awaits_end = true});
 data(_StreamId, IsFin, Data, Stream0) ->
     #stream{body_bytes = Bytes0, server = #{max_body := MaxBody}, flow = Flow} = Stream0,
     Bytes = Bytes0 + byte_size(Data),
@@ -149,6 +164,24 @@ data(_StreamId, IsFin, Data, Stream0) ->
 %% Cowboy's `101 Switching Protocols', which is none for the client.
 info(_StreamId, _Message, handed_over) ->
     {[], handed_over};
+%% HTTP/2, also behind the end: Cowboy begins to queue for want of window, and has sent all of it.
+info(_StreamId, {alarm, stream_buffer_full, on}, Stream = #stream{backlog = Backlog}) ->
+    {OutBytes, StartTimer} = send_clock(Stream),
+    {[], Stream#stream{backlog = hornbeam_backlog:filled(OutBytes, StartTimer, Backlog)}};
+info(_StreamId, {alarm, stream_buffer_full, off}, Stream = #stream{backlog = Backlog0}) ->
+    {Bytes, Commands, Backlog} = hornbeam_backlog:drained(Backlog0),
+    Drained = Stream#stream{backlog = Backlog},
+    case Stream#stream.file of
+        undefined -> {Commands, acknowledge(Bytes, expect_end(Commands, Drained))};
+        _ -> read_part(Drained)
+    end;
+info(_StreamId, {send_timeout, Name}, Stream = #stream{backlog = Backlog0}) ->
+    case hornbeam_backlog:expired(Name, send_clock(Stream), Backlog0) of
+        {going, Backlog} -> {[], Stream#stream{backlog = Backlog}};
+        stalled -> stalled(Stream)
+    end;
+info(_StreamId, end_expected, Stream = #stream{phase = over, backlog = Backlog}) ->
+    {force_end(hornbeam_backlog:is_full(Backlog), Stream), Stream};
 %% Cowboy wants to complete a response that was broken off: it must not look complete.
 info(_StreamId, {data, fin, <<>>}, Stream) ->
     {[], Stream};
@@ -159,14 +192,18 @@ info(_StreamId, {response, Status, _, _}, Stream = #stream{server = Server, meth
     Closing = Headers#{<<"connection">> => <<"close">>},
     {[hornbeam_response:whole(Status, Closing, Body, Method)], Stream};
 info(_StreamId, {body_timeout, Name}, Stream = #stream{phase = skipping, body_timer = {_, Name}}) ->
-    cut(Stream#stream{phase = over, body_timer = undefined});
+    case Stream#stream.awaits_end of
+        true -> stop_skipping(Stream);
+        false -> cut(Stream#stream{phase = over, body_timer = undefined})
+    end;
 info(_StreamId, _Message, Stream = #stream{phase = Phase})
         when Phase =:= skipping; Phase =:= over ->
     {[], Stream};
 %% `Upgrade: h2c': the request came by HTTP/1.1, its answer goes by HTTP/2, and so does what follows.
-info(_StreamId, {switch_protocol, _, _, _} = Switch, Stream) ->
-    _ = erase(?CURRENT),
-    {[Switch], Stream#stream{version = 'HTTP/2', close = false}};
+%% Nothing may be sent on the stream before Cowboy has sent its settings, which it does next.
+info(StreamId, {switch_protocol, _, _, _} = Switch, Stream) ->
+    self() ! {{self(), StreamId}, unpark},
+    {[Switch], Stream#stream{version = 'HTTP/2'}};
 info(_StreamId, unpark, Stream = #stream{phase = parked}) ->
     %% The time behind others does not count: it is not this request's.
     NowMs = erlang:monotonic_time(millisecond),
@@ -175,17 +212,23 @@ info(_StreamId, {pool, retry}, Stream = #stream{phase = queued}) ->
     dispatch(queued, Stream);
 info(_StreamId, {pool, timeout}, Stream = #stream{phase = queued}) ->
     overloaded(Stream);
-info(_StreamId, {sent, _}, Stream = #stream{file = File}) when File =/= undefined ->
-    read_part(Stream);
-info(_StreamId, {sent, Bytes}, Stream) ->
-    {[], acknowledge(Bytes, Stream)};
+info(_StreamId, {sent, Bytes0}, Stream0 = #stream{backlog = Backlog0, file = File}) ->
+    {Bytes, Backlog} = hornbeam_backlog:sent(Bytes0, Backlog0),
+    Stream = Stream0#stream{backlog = Backlog},
+    case File of
+        undefined -> {[], acknowledge(Bytes, Stream)};
+        _ -> read_if_room(Stream)
+    end;
 info(_StreamId, send_file, Stream = #stream{file = File}) when File =/= undefined ->
     send_part(Stream);
 info(_StreamId, {body_timeout, Name}, Stream = #stream{body_timer = {_, Name}}) ->
     fail(408, <<"the request body did not arrive in time">>, Stream#stream{body_timer = undefined});
 info(_StreamId, Message, Stream = #stream{request_id = Id})
         when is_tuple(Message), tuple_size(Message) >= 2, element(2, Message) =:= Id ->
-    from_worker(Message, Stream);
+    case Stream#stream.version =/= 'HTTP/2' orelse hornbeam_http2:fits(Message) of
+        true -> from_worker(Message, Stream);
+        false -> headers_too_large(Message, Stream)
+    end;
 %% Late: of a worker that was replaced, of a timer that was stopped, or after the end.
 info(_StreamId, _Message, Stream) ->
     {[], Stream}.
@@ -198,6 +241,7 @@ terminate(StreamId, _Reason, Stream) ->
     hornbeam_connection:stream_ended(Connection),
     _ = stop_body_timer(Stream),
     _ = close_file(Stream),
+    ok = hornbeam_backlog:stop(Stream#stream.backlog),
     case Phase of
         queued -> hornbeam_pool:leave_queue(Name, {self(), StreamId});
         _ -> ok
@@ -231,15 +275,79 @@ new(StreamId, Req, Server = #{window := Window}, Connection) ->
         expects_continue = HasBody andalso expects_continue(Req),
         body_complete = not HasBody,
         body_length = Length,
-        flow = hornbeam_flow:new(Window),
-        close = is_chunked_http1(Req)
+        flow = hornbeam_flow:new(stream_window(Version, Window)),
+        close = is_chunked_http1(Req),
+        backlog = hornbeam_backlog:new()
     }.
 
-admit(Stream0, Req) ->
-    #stream{id = StreamId, connection = #{client := Client, server := Address, via := Via}} =
-        Stream0,
-    Scope = hornbeam_proxy:scope(hornbeam_scope:new(Req, Client, Address), Via),
-    Stream = Stream0#stream{scope = Scope},
+stream_window('HTTP/2', Window) -> hornbeam_http2:stream_window(Window);
+stream_window(_, Window) -> Window.
+
+begin_stream(Streams, Req, Stream = #stream{version = 'HTTP/2'}) ->
+    ok = hornbeam_connection:is_http2(Stream#stream.connection),
+    begin_http2(Streams =< hornbeam_http2:max_streams(), Req, Stream);
+begin_stream(_Streams, Req, Stream = #stream{server = Server}) ->
+    case hornbeam_scope:check(Req, Server) of
+        ok -> admit(Stream, Req);
+        {refuse, {Status, Why}} -> refuse(Status, Why, Stream)
+    end.
+
+%% Cowboy does not count as long as the client has not acknowledged the settings.
+begin_http2(false, _Req, Stream) ->
+    overloaded(Stream);
+begin_http2(true, Req = #{headers := Headers}, Stream = #stream{id = StreamId, server = Server}) ->
+    #{max_header_size := MaxHeaderSize} = Server,
+    case hornbeam_scope:check(Req, Server) of
+        ok ->
+            #{scheme := Scheme} = Stream#stream.connection,
+            {Commands, Admitted} = admit(Stream, hornbeam_scope:settled(Req, Scheme)),
+            {initial_flow(Admitted) ++ Commands, Admitted};
+        {refuse, {Status, Why}} ->
+            _ = hornbeam_http2:is_bomb(Headers, MaxHeaderSize) andalso
+                hornbeam_connection:calm(Stream#stream.connection, StreamId),
+            refuse(Status, Why, Stream)
+    end.
+
+%% What the client may send anyway, so that Cowboy's count and ours are one.
+initial_flow(#stream{body_complete = true}) -> [];
+initial_flow(#stream{server = #{window := Window}}) -> [{flow, hornbeam_http2:stream_window(Window)}].
+
+%% Cowboy is about to change to HTTP/2 and calls this before it says so to the client. A request
+%% that is not to change is answered by HTTP/1.1, and is the last of its connection. So is one with
+%% a body, which Cowboy would take for the preface; what is there of it can't be had.
+upgrade(Req = #{has_body := HasBody}, Opts, Stream0 = #stream{server = Server}) ->
+    %% A response that is still due would never come.
+    _ = get(?CURRENT) =/= undefined andalso hornbeam_connection:abandon(),
+    #{http_version := Versions} = Server,
+    Stream = Stream0#stream{scope = scope(Req, Stream0), close = true},
+    case {hornbeam_scope:check(Req, Server), HasBody, lists:member('HTTP/2', Versions)} of
+        {ok, false, true} ->
+            {[], Stream#stream{close = false}};
+        {ok, false, false} ->
+            answer_here(Req, Opts, {[], Stream});
+        {ok, true, _} ->
+            Why = <<"a request with a body can not change the protocol">>,
+            answer_here(Req, Opts, refuse(400, Why, Stream));
+        {{refuse, {Status, Why}}, _, _} ->
+            answer_here(Req, Opts, refuse(Status, Why, Stream))
+    end.
+
+-spec answer_here(cowboy_req:req(), cowboy:opts(), {cowboy_stream:commands(), #stream{}}) ->
+    no_return().
+answer_here(Req, Opts, {Commands, Stream}) ->
+    #{method := Method, ref := Ref} = Req,
+    #stream{id = StreamId, connection = #{socket := Socket, transport := Transport}} = Stream,
+    Start = #{stream_id => StreamId, stream => Stream, method => Method,
+              takes_trailers => hornbeam_scope:takes_trailers(Req),
+              body => none, commands => Commands},
+    [Parent | _] = get('$ancestors'),
+    hornbeam_upload:takeover(Parent, Ref, Socket, Transport, Opts, <<>>, Start).
+
+scope(Req, #stream{connection = #{client := Client, server := Address, via := Via}}) ->
+    hornbeam_proxy:scope(hornbeam_scope:new(Req, Client, Address), Via).
+
+admit(Stream0 = #stream{id = StreamId}, Req) ->
+    Stream = Stream0#stream{scope = scope(Req, Stream0)},
     case Stream#stream.version =:= 'HTTP/2' orelse get(?CURRENT) of
         true ->
             dispatch(new, Stream);
@@ -368,16 +476,21 @@ from_worker({start, _, Status, Headers, Body}, Stream0 = #stream{phase = dispatc
         close_delimited = is_close_delimited(Map, Stream0)
     },
     {Commands, Sent} = body(nofin, Body, Stream),
-    {[{headers, hornbeam_response:status(Status), Map} | Commands], Sent};
+    {[head(hornbeam_response:status(Status), Map, Stream) | Commands], Sent};
 from_worker({data, _, Data}, Stream = #stream{phase = started}) ->
     body(nofin, Data, Stream);
 from_worker({last, _, Data}, Stream = #stream{phase = started}) ->
     {Commands, Sent} = body(fin, Data, Stream),
     finish(Commands, Sent);
 from_worker({trailers, _, _}, Stream = #stream{phase = started, bodiless = true}) ->
-    finish([{data, fin, <<>>}], Stream);
-from_worker({trailers, _, Headers}, Stream = #stream{phase = started}) ->
-    finish([{trailers, hornbeam_response:trailers(Headers)}], Stream);
+    {Commands, Sent} = body(fin, <<>>, Stream),
+    finish(Commands, Sent);
+from_worker({trailers, _, Headers}, Stream = #stream{phase = started, backlog = Backlog}) ->
+    {Commands, Finished} = finish([{trailers, hornbeam_response:trailers(Headers)}], Stream),
+    case hornbeam_backlog:is_full(Backlog) of
+        true -> {[], Finished#stream{backlog = hornbeam_backlog:hold(Commands, Backlog)}};
+        false -> {Commands, expect_end(Commands, Finished)}
+    end;
 from_worker({file, _, {Status, Headers}, Path, Offset, Bytes},
             Stream = #stream{phase = dispatched}) ->
     open_file({Status, response_headers(Headers, Stream)}, {Path, Offset, Bytes}, Stream);
@@ -414,16 +527,26 @@ response_headers(Headers, Stream = #stream{version = Version, server = Server}) 
 is_close_delimited(#{<<"content-length">> := _}, _) -> false;
 is_close_delimited(_, #stream{version = Version}) -> Version =:= 'HTTP/1.0'.
 
+%% On HTTP/2 the head ends a stream that has no body: Cowboy sends it so for HEAD in any case, and
+%% an end of its own would come on top of that.
+head(Status, Headers, #stream{version = 'HTTP/2', bodiless = true}) ->
+    {response, Status, Headers, <<>>};
+head(Status, Headers, _) ->
+    {headers, Status, Headers}.
+
 %% Bytes of a body that the client does not get are acknowledged like others: the application
 %% should not have to know.
-body(IsFin, Data, Stream = #stream{bodiless = true}) ->
+body(IsFin, Data, Stream = #stream{bodiless = true, version = Version}) ->
     Commands = case IsFin of
-        fin -> [{data, fin, <<>>}];
-        nofin -> []
+        fin when Version =/= 'HTTP/2' -> [{data, fin, <<>>}];
+        _ -> []
     end,
     {Commands, acknowledge(byte_size(Data), Stream)};
 body(nofin, <<>>, Stream) ->
     {[], Stream};
+body(fin, <<>>, Stream) ->
+    Commands = [{data, fin, <<>>}],
+    {Commands, expect_end(Commands, Stream)};
 body(IsFin, Data, Stream = #stream{unacked = Unacked0, id = StreamId}) ->
     #stream{server = #{window := Window}} = Stream,
     Unacked = Unacked0 + byte_size(Data),
@@ -435,6 +558,36 @@ body(IsFin, Data, Stream = #stream{unacked = Unacked0, id = StreamId}) ->
         false ->
             {[{data, IsFin, Data}], Stream#stream{unacked = Unacked}}
     end.
+
+%% Cowboy queues the end of a body also where nothing but its window is missing, which an end does
+%% not need, and forgets it there. Where the stream lives after the commands, that is the case.
+expect_end([_ | _], Stream = #stream{version = 'HTTP/2', id = StreamId}) ->
+    self() ! {{self(), StreamId}, end_expected},
+    Stream;
+expect_end(_, Stream) ->
+    Stream.
+
+force_end(true, _Stream) ->
+    [];
+force_end(false, #stream{id = StreamId, connection = Connection, body_complete = Complete}) ->
+    ok = hornbeam_connection:end_stream(Connection, StreamId, Complete),
+    [{internal_error, ended, 'The response has ended.'}].
+
+%% What hornbeam_backlog measures the client by.
+send_clock(#stream{id = StreamId, connection = Connection, server = Server}) ->
+    #{send_timeout := TimeoutMs} = Server,
+    StartTimer = fun
+        (_) when TimeoutMs =:= infinity ->
+            undefined;
+        (Name) ->
+            erlang:send_after(TimeoutMs, self(), {{self(), StreamId}, {send_timeout, Name}})
+    end,
+    {hornbeam_connection:out_bytes(Connection), StartTimer}.
+
+stalled(Stream = #stream{phase = started}) ->
+    fail(408, <<"the client does not take the response">>, Stream);
+stalled(Stream) ->
+    cut(Stream).
 
 acknowledge(0, Stream) ->
     Stream;
@@ -504,6 +657,13 @@ send_part(Stream = #stream{id = StreamId, file = File0, connection = #{socket :=
             fail(500, Why, Stream)
     end.
 
+%% On HTTP/2 the next part waits until Cowboy has sent the last one.
+read_if_room(Stream = #stream{backlog = Backlog}) ->
+    case hornbeam_backlog:is_full(Backlog) of
+        true -> {[], Stream};
+        false -> read_part(Stream)
+    end.
+
 read_part(Stream = #stream{file = File0}) ->
     case hornbeam_file:read(File0) of
         {nofin, Data, File} ->
@@ -540,7 +700,10 @@ waiting(Stream) ->
 
 start_body_timer(Stream = #stream{server = #{body_timeout := infinity}}) ->
     Stream;
-start_body_timer(Stream = #stream{id = StreamId, server = #{body_timeout := TimeoutMs}}) ->
+start_body_timer(Stream = #stream{server = #{body_timeout := TimeoutMs}}) ->
+    start_body_timer(TimeoutMs, Stream).
+
+start_body_timer(TimeoutMs, Stream = #stream{id = StreamId}) ->
     Stopped = stop_body_timer(Stream),
     Name = make_ref(),
     Message = {{self(), StreamId}, {body_timeout, Name}},
@@ -584,6 +747,10 @@ leave(Stream = #stream{worker = {_, _, Routes, _}, request_id = Id, phase = Phas
 %%% Ends
 
 %% A response that ends well.
+finish(Commands, Stream = #stream{awaits_end = true}) ->
+    %% Stopped now, the stream would be reset.
+    Left = leave(Stream#stream{phase = over}),
+    {Commands, start_body_timer(?END_MS, Left#stream{phase = skipping})};
 finish(Commands, Stream = #stream{body_complete = true}) ->
     {Commands ++ [stop], Stream#stream{phase = over}};
 finish(Commands, Stream = #stream{flow = Flow}) ->
@@ -599,12 +766,19 @@ finish(Commands, Stream = #stream{flow = Flow}) ->
             {Commands ++ hornbeam_flow:resume(Flow) ++ [stop], Stream#stream{phase = over}}
     end.
 
+stop_skipping(Stream) ->
+    {[stop], expect_end([stop], stop_body_timer(Stream#stream{phase = over}))}.
+
 %% Whether the connection can go on behind the rest of the body.
 may_skip(#stream{version = 'HTTP/2'}) -> false;
 may_skip(#stream{close = true}) -> false;
 may_skip(#stream{expects_continue = true}) -> false;
 may_skip(#stream{body_length = Length, body_bytes = Bytes, server = #{max_skipped := Max}}) ->
     is_integer(Length) andalso Length - Bytes =< Max.
+
+headers_too_large(Message, Stream = #stream{request_id = Id}) ->
+    ?LOG_ERROR(#{what => headers_too_large, message => element(1, Message), request_id => Id}),
+    fail(500, <<"Internal Server Error">>, Stream).
 
 %% A response that cannot be: an error where nothing has been sent, a cut where something has.
 fail(Status, Text, Stream = #stream{phase = started}) ->

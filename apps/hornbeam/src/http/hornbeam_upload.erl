@@ -24,7 +24,11 @@
     stream := hornbeam_stream:state(),
     method := binary(),
     %% Whether the client has said that it takes trailers.
-    takes_trailers := boolean()
+    takes_trailers := boolean(),
+    %% For a request without a body, which Cowboy would make one of HTTP/2.
+    body => none,
+    %% What the stream has said already.
+    commands => cowboy_stream:commands()
 }.
 
 -record(state, {
@@ -52,10 +56,14 @@ takeover(Parent, _Ref, Socket, Transport, Opts, Buffer, Start) ->
     #{active_n := ActiveN, initial_stream_flow_size := Window} = Opts,
     State0 = #state{parent = Parent, socket = Socket, transport = Transport, active_n = ActiveN,
                     start = Start, stream = maps:get(stream, Start),
-                    decoder = hornbeam_chunked:new(), flow = Window},
-    State = received(Buffer, info(unpark, State0)),
+                    decoder = decoder(Start), flow = Window},
+    State1 = commands(maps:get(commands, Start, []), State0),
+    State = received(Buffer, info(unpark, State1)),
     activate(State),
     loop(State).
+
+decoder(#{body := none}) -> complete;
+decoder(#{}) -> hornbeam_chunked:new().
 
 loop(State = #state{socket = Socket, transport = Transport, parent = Parent}) ->
     {Data, Closed, Error, Passive} = Transport:messages(),
