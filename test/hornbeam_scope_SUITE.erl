@@ -209,6 +209,8 @@ req(Given) ->
             version => 'HTTP/1.1',
             path => <<"/">>,
             qs => <<>>,
+            host => <<"a">>,
+            port => 80,
             headers => #{<<"host">> => <<"a">>},
             has_body => false,
             body_length => 0
