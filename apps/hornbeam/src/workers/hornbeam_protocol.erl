@@ -14,7 +14,7 @@
 -export([atoms/0]).
 
 -export_type([message/0, to_worker/0, from_worker/0, encoded/0, scope/0, headers/0,
-              request_id/0, call_id/0, invoke_id/0, stream_id/0, decode_error/0]).
+              request_id/0, call_id/0, invoke_id/0, stream_id/0, close_code/0, decode_error/0]).
 
 -type request_id() :: pos_integer().
 %% Chosen by the node, never used twice in a worker's life.
@@ -31,6 +31,9 @@
 -type headers() :: [{binary(), binary()}].
 %% Names in lower case.
 
+-type close_code() :: 1000..4999.
+%% Of a WebSocket (RFC 6455 7.4).
+
 -type address() :: {binary(), inet:port_number() | undefined} | undefined.
 
 -type scope() :: {Method :: binary(), Scheme :: binary(), HttpVersion :: binary(),
@@ -43,6 +46,9 @@
 -type to_worker() ::
     {configure, map()}
   | {request, request_id(), scope(), Body :: binary(), More :: boolean()}
+  | {websocket, request_id(), scope(), Subprotocols :: [binary()]}
+  | {message, request_id(), text | binary, Data :: binary()}
+  | {closed, request_id(), close_code(), Reason :: binary()}
   | {body, request_id(), Data :: binary(), More :: boolean()}
   | {ack, request_id(), Bytes :: non_neg_integer()}
   | {opened, request_id()}
@@ -75,6 +81,9 @@
      Path :: binary(), Offset :: non_neg_integer(), Bytes :: non_neg_integer() | undefined}
   | {trailers, request_id(), headers()}
   | {abort | done, request_id()}
+  | {accept, request_id(), Subprotocol :: binary() | undefined, headers()}
+  | {message, request_id(), text | binary, Data :: binary()}
+  | {close, request_id(), close_code(), Reason :: binary()}
   | {credit | waiting, request_id(), Bytes :: non_neg_integer()}
   | {call, call_id(), Function :: atom(), Args :: tuple()}
   | {cast, Function :: atom(), Args :: tuple()}
@@ -95,6 +104,8 @@
 -define(COMPRESSED, 80).
 %% How much of a packet that makes no sense is shown in the log.
 -define(SHOWN_BYTES, 64).
+%% Of a WebSocket's close frame: a control frame has 125 bytes, of which the code takes two.
+-define(MAX_CLOSE_REASON_BYTES, 123).
 
 %% @doc The bytes of one message, to be joined by {@link batch/1}.
 -spec encode(message()) -> encoded().
@@ -144,7 +155,8 @@ atoms() ->
      state_add, state_cas, state_pop,
      publish, subscribe, unsubscribe, call, cast, rpc_call, rpc_cast, nodes, node, ping, connect,
      register_hook, unregister_hook, execute, stream, stream_credit, stream_cancel,
-     result, produce, ok, infinity, class, reason, stack].
+     result, produce, ok, infinity, class, reason, stack,
+     text, binary].
 
 malformed(Packet) ->
     {error, {malformed, binary:part(Packet, 0, min(byte_size(Packet), ?SHOWN_BYTES))}}.
@@ -166,6 +178,14 @@ is_message({file, Id, {Status, Headers}, Path, Offset, Bytes}) ->
 is_message({credit, Id, Bytes}) -> is_integer(Id) andalso is_integer(Bytes) andalso Bytes >= 0;
 is_message({waiting, Id, Bytes}) -> is_integer(Id) andalso is_integer(Bytes) andalso Bytes >= 0;
 is_message({abort, Id}) -> is_integer(Id);
+is_message({message, Id, Kind, Data}) ->
+    is_integer(Id) andalso (Kind =:= text orelse Kind =:= binary) andalso is_binary(Data);
+is_message({accept, Id, Subprotocol, Headers}) ->
+    is_integer(Id) andalso (Subprotocol =:= undefined orelse is_binary(Subprotocol))
+        andalso is_headers(Headers);
+is_message({close, Id, Code, Reason}) ->
+    is_integer(Id) andalso is_integer(Code) andalso Code >= 1000 andalso Code =< 4999
+        andalso is_binary(Reason) andalso byte_size(Reason) =< ?MAX_CLOSE_REASON_BYTES;
 is_message({inform, Id, Status, Headers}) -> is_head(Id, Status, Headers, <<>>);
 is_message({trailers, Id, Headers}) -> is_integer(Id) andalso is_headers(Headers);
 is_message({call, Id, Function, Args}) ->
