@@ -188,6 +188,25 @@ class Request:
         return "stay" in self.query
 
 
+class WebSocket(Request):
+    """A WebSocket: messages in place of a body."""
+
+    def __init__(self, request_id: int, scope: Any, subprotocols: list[bytes]) -> None:
+        super().__init__(request_id, scope, b"", more=True)
+        self.subprotocols = subprotocols
+        self.route = self.path
+        # What the test knows it by.
+        self.path = self.query.get("as", self.path)
+        self.messages: list[tuple[Atom, bytes]] = []
+        self.got = 0
+        self.got_bytes = 0
+        self.reported = 0
+        self.is_over = False
+
+    def wakes(self) -> bool:
+        return bool(self.messages) or self.is_over
+
+
 class Worker:
     """The loop: packets in, routes run on, packets out."""
 
@@ -234,6 +253,14 @@ class Worker:
 
     def see(self, *words: object) -> None:
         note("seen", " ".join(str(word) for word in (self.id, *words)))
+
+    def report(self, ws: WebSocket) -> None:
+        """How far a WebSocket is, in a file that the test can read at any time."""
+        path = os.path.join(FOLDER, "progress")
+        with open(path + ".new", "w", encoding="utf-8") as file:
+            file.write(f"{ws.got} {ws.got_bytes}")
+
+        os.replace(path + ".new", path)
 
     def run(self) -> None:
         while True:
@@ -282,6 +309,29 @@ class Worker:
         self.see("request", request.path)
         steps = iter(ROUTES[request.path](self, request))
         self.step(request_id, steps)
+
+    def on_websocket(self, request_id: int, scope: Any, subprotocols: Any) -> None:
+        request = WebSocket(request_id, scope, subprotocols)
+        self.requests[request_id] = request
+        self.see("websocket", request.path, *(each.decode() for each in subprotocols))
+        self.step(request_id, iter(WEBSOCKET_ROUTES[request.route](self, request)))
+
+    def on_message(self, request_id: int, kind: Atom, data: bytes) -> None:
+        request = self.requests.get(request_id)
+        if isinstance(request, WebSocket):
+            request.messages.append((kind, data))
+            request.got += 1
+            request.got_bytes += len(data)
+        else:
+            self.see("message", "unknown")
+
+    def on_closed(self, request_id: int, code: int, reason: bytes) -> None:
+        request = self.requests.get(request_id)
+        if isinstance(request, WebSocket) and not request.is_over:
+            self.see("closed", request.path, code, reason.decode())
+            request.is_over = True
+        else:
+            self.see("closed", "unknown", code)
 
     def on_body(self, request_id: int, data: bytes, more: bool) -> None:
         request = self.requests.get(request_id)
@@ -608,6 +658,163 @@ ROUTES: dict[str, Callable[[Worker, Request], Steps]] = {
     "/twice": twice,
     "/unknown": unknown,
     "/whole": whole,
+}
+
+
+# WebSockets
+
+
+def accept(worker: Worker, ws: WebSocket) -> None:
+    subprotocol = ws.query.get("sub")
+    chosen = None if subprotocol is None else subprotocol.encode()
+    worker.send("accept", ws.id, chosen, ws.headers)
+
+
+def counted(data: bytes) -> int:
+    return max(64, len(data))
+
+
+def ws_echo(worker: Worker, ws: WebSocket) -> Steps:
+    """Every message goes back, once what went before has room in the window."""
+    if "until" in ws.query:
+        yield ws.released
+
+    accept(worker, ws)
+    while True:
+        yield lambda: ws.wakes() and ws.unacked_bytes <= worker.settings["window"]
+        if not ws.messages:
+            break
+
+        kind, data = ws.messages.pop(0)
+        worker.send("credit", ws.id, counted(data))
+        ws.unacked_bytes += counted(data)
+        worker.send("message", ws.id, kind, data)
+
+    worker.finish(ws)
+
+
+def ws_scope(worker: Worker, ws: WebSocket) -> Steps:
+    accept(worker, ws)
+    method, scheme, version, path, query, headers, client, server = ws.scope
+    lines = [method, scheme, version, path, query]
+    lines += [name + b": " + value for name, value in headers]
+    worker.send("message", ws.id, Atom("text"), b"\n".join(lines))
+    yield lambda: ws.is_over
+    worker.finish(ws)
+
+
+def ws_stall(worker: Worker, ws: WebSocket) -> Steps:
+    """Take nothing for as long as it is told to, then all, and say how much it was."""
+    accept(worker, ws)
+    worker.send("message", ws.id, Atom("text"), b"open")
+    while not ws.is_over and not ws.released():
+        worker.report(ws)
+        ws.reported = ws.got
+        yield lambda: ws.released() or ws.is_over or ws.got > ws.reported
+
+    while True:
+        while ws.messages:
+            worker.send("credit", ws.id, counted(ws.messages.pop(0)[1]))
+
+        if ws.is_over:
+            break
+
+        yield ws.wakes
+
+    worker.see("got", ws.got, ws.got_bytes)
+    worker.finish(ws)
+
+
+def ws_push(worker: Worker, ws: WebSocket) -> Steps:
+    """Messages, each when the window has room."""
+    window, size = worker.settings["window"], ws.number("size", 1000)
+    accept(worker, ws)
+    for number in range(ws.number("n", 10)):
+        yield lambda: ws.unacked_bytes <= window or ws.is_over
+        if ws.is_over:
+            break
+
+        ws.got = number
+        ws.unacked_bytes += max(64, size)
+        worker.send("message", ws.id, Atom("binary"), bytes([97 + number % 26]) * size)
+        worker.report(ws)
+
+    if "close" in ws.query:
+        worker.send("close", ws.id, ws.number("close"), b"")
+
+    yield lambda: ws.is_over
+    worker.see("unacked", ws.path, ws.unacked_bytes)
+    worker.finish(ws)
+
+
+def ws_close(worker: Worker, ws: WebSocket) -> Steps:
+    """Say something, close, and say more, which must not go out."""
+    accept(worker, ws)
+    worker.send("message", ws.id, Atom("text"), b"before")
+    worker.send("close", ws.id, ws.number("code"), ws.query.get("reason", "").encode())
+    worker.send("message", ws.id, Atom("text"), b"after")
+    if "leave" in ws.query:
+        worker.finish(ws)
+
+    yield lambda: ws.is_over
+    worker.see("messages", ws.path, ws.got)
+    worker.finish(ws)
+
+
+def ws_deny(worker: Worker, ws: WebSocket) -> Steps:
+    worker.send("response", ws.id, ws.number("status", 403), ws.headers, b"no")
+    worker.finish(ws)
+    yield from ()
+
+
+def ws_deny_in_parts(worker: Worker, ws: WebSocket) -> Steps:
+    window, size = worker.settings["window"], ws.number("size", 10)
+    worker.send("start", ws.id, 401, ws.headers, b"")
+    for _ in range(ws.number("n", 3)):
+        yield lambda: ws.unacked_bytes <= window
+        ws.unacked_bytes += size
+        worker.send("data", ws.id, b"x" * size)
+
+    worker.send("last", ws.id, b"end")
+    worker.finish(ws)
+
+
+def ws_abort(worker: Worker, ws: WebSocket) -> Steps:
+    if "accept" in ws.query:
+        accept(worker, ws)
+
+    worker.send("abort", ws.id)
+    worker.finish(ws)
+    yield from ()
+
+
+def ws_crash(worker: Worker, ws: WebSocket) -> Steps:
+    accept(worker, ws)
+    yield ws.wakes
+    os._exit(3)
+
+
+def ws_crash_once(worker: Worker, ws: WebSocket) -> Steps:
+    """End the first worker that gets this, accept in the second."""
+    marker = os.path.join(FOLDER, "crashed")
+    if not os.path.exists(marker):
+        note("crashed", "yes")
+        os._exit(3)
+
+    yield from ws_echo(worker, ws)
+
+
+WEBSOCKET_ROUTES: dict[str, Callable[[Worker, WebSocket], Steps]] = {
+    "/abort": ws_abort,
+    "/close": ws_close,
+    "/crash": ws_crash,
+    "/crash_once": ws_crash_once,
+    "/deny": ws_deny,
+    "/deny_in_parts": ws_deny_in_parts,
+    "/echo": ws_echo,
+    "/push": ws_push,
+    "/scope": ws_scope,
+    "/stall": ws_stall,
 }
 
 

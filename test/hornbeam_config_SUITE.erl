@@ -18,6 +18,7 @@
 -export([all_errors_at_once/1]).
 -export([unknown_keys/1]).
 -export([unsupported_options/1]).
+-export([websocket_options/1]).
 -export([rules_across_options/1]).
 -export([environment_stands_between/1]).
 -export([unknown_keys_of_the_environment/1]).
@@ -39,6 +40,7 @@ all() ->
         all_errors_at_once,
         unknown_keys,
         unsupported_options,
+        websocket_options,
         rules_across_options,
         environment_stands_between,
         unknown_keys_of_the_environment,
@@ -320,6 +322,16 @@ unsupported_options(_) ->
      || {Key, Value} <- Values
     ].
 
+%% They are taken, and what is none of them is told.
+websocket_options(_) ->
+    Options = #{websocket_timeout => 1, websocket_ping => infinity,
+                websocket_max_frame_size => infinity, websocket_compress => true},
+    {ok, Config} = hornbeam_config:validate("app", Options),
+    ?assertEqual(Options, maps:with(maps:keys(Options), Config)),
+    Wrong = #{websocket_timeout => 0, websocket_ping => "20s", websocket_max_frame_size => 0,
+              websocket_compress => deflate},
+    ?assertEqual(lists:sort(maps:keys(Wrong)), [Key || #{key := Key} <- errors("app", Wrong)]).
+
 %% Rules that need two options to be seen together.
 rules_across_options(_) ->
     ?assertEqual(
@@ -456,10 +468,6 @@ other_values() ->
         password => "p",
         verify => verify_peer,
         sni => [{"a", #{}}],
-        websocket_timeout => 1,
-        websocket_ping => 1,
-        websocket_max_frame_size => 1,
-        websocket_compress => true,
         access_log => json,
         routes => [{'_', []}],
         hooks => #{on_error => fun() -> ok end},

@@ -10,6 +10,7 @@
 -export([asks_for_what_was_taken/1]).
 -export([excess_is_paid_back_first/1]).
 -export([nothing_taken/1]).
+-export([allowed_anew/1]).
 -export([resume_only_where_reading_has_stopped/1]).
 
 all() ->
@@ -18,6 +19,7 @@ all() ->
         asks_for_what_was_taken,
         excess_is_paid_back_first,
         nothing_taken,
+        allowed_anew,
         resume_only_where_reading_has_stopped
     ].
 
@@ -43,6 +45,16 @@ excess_is_paid_back_first(_) ->
 nothing_taken(_) ->
     Flow = hornbeam_flow:received(100, hornbeam_flow:new(100)),
     ?assertMatch({[], _}, hornbeam_flow:credit(0, Flow)).
+
+%% What may come is said again once half of it is gone, and nothing is where nothing may come.
+allowed_anew(_) ->
+    New = hornbeam_flow:new(100),
+    ?assertMatch({[], _}, hornbeam_flow:allow(100, hornbeam_flow:received(49, New))),
+    {[{flow, 50}], Full} = hornbeam_flow:allow(100, hornbeam_flow:received(50, New)),
+    {[{flow, 100}], _} = hornbeam_flow:allow(100, hornbeam_flow:received(150, Full)),
+    {[{flow, 1}], _} = hornbeam_flow:allow(1, hornbeam_flow:received(100, Full)),
+    Stopped = hornbeam_flow:received(100, Full),
+    [?assertMatch({[], _}, hornbeam_flow:allow(Room, Stopped)) || Room <- [0, -1]].
 
 %% A socket that is read needs no waking.
 resume_only_where_reading_has_stopped(_) ->

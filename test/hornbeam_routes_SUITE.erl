@@ -16,6 +16,8 @@
 -export([expired_once/1]).
 -export([detached_does_not_expire/1]).
 -export([orphans_are_found_once/1]).
+-export([orphan_of_a_websocket/1]).
+-export([going_away_is_told/1]).
 -export([all_taken/1]).
 -export([table_that_is_gone/1]).
 
@@ -31,6 +33,8 @@ all() ->
         expired_once,
         detached_does_not_expire,
         orphans_are_found_once,
+        orphan_of_a_websocket,
+        going_away_is_told,
         all_taken,
         table_that_is_gone
     ].
@@ -119,9 +123,34 @@ orphans_are_found_once(Config) ->
     receive {'DOWN', Monitor, process, Dead, _} -> ok end,
     true = hornbeam_routes:insert(Routes, 1, {Dead, 1}, 0),
     true = hornbeam_routes:insert(Routes, 2, {self(), 1}, 0),
-    ?assertEqual([1], hornbeam_routes:orphans(Routes)),
+    ?assertEqual([{disconnect, 1}], hornbeam_routes:orphans(Routes)),
     ?assertEqual([], hornbeam_routes:orphans(Routes)),
     ?assert(hornbeam_routes:remove(Routes, 1)).
+
+%% Of a WebSocket that was open the worker learns how it was closed.
+orphan_of_a_websocket(Config) ->
+    Routes = routes(Config),
+    {Pid, Monitor} = spawn_monitor(fun() -> receive stop -> ok end end),
+    true = hornbeam_routes:insert(Routes, 1, {Pid, 1}, 0),
+    ok = hornbeam_routes:deliver(Routes, {accept, 1, undefined, []}),
+    ?assertEqual([], hornbeam_routes:orphans(Routes)),
+    Pid ! stop,
+    receive {'DOWN', Monitor, process, Pid, _} -> ok end,
+    ?assertEqual([{closed, 1, 1006, <<>>}], hornbeam_routes:orphans(Routes)),
+    ?assertEqual([], hornbeam_routes:orphans(Routes)).
+
+%% Only WebSockets that were accepted, and that somebody has, are told that the server goes away.
+going_away_is_told(Config) ->
+    Routes = routes(Config),
+    [true = hornbeam_routes:insert(Routes, Id, {self(), Id}, 0) || Id <- [1, 2, 3]],
+    [ok = hornbeam_routes:deliver(Routes, {accept, Id, undefined, []}) || Id <- [2, 3]],
+    true = hornbeam_routes:detach(Routes, 3),
+    ok = hornbeam_routes:tell_going_away(Routes),
+    Self = self(),
+    ?assertEqual([{{Self, 2}, {accept, 2, undefined, []}}, {{Self, 3}, {accept, 3, undefined, []}},
+                  {{Self, 2}, {going_away, 2}}], flush()),
+    ok = hornbeam_routes:delete(Routes),
+    ?assertEqual(ok, hornbeam_routes:tell_going_away(Routes)).
 
 %% When the worker has died every request is accounted for, with the stream that waits for it.
 all_taken(Config) ->

@@ -8,6 +8,7 @@
 -export([ordinary_requests_pass/1]).
 -export([scope_of_a_request/1]).
 -export([chunked_is_told/1]).
+-export([schemes_of_websockets/1]).
 -export([versions/1]).
 -export([disabled_versions/1]).
 -export([request_line_at_its_limit/1]).
@@ -26,6 +27,7 @@ all() ->
         ordinary_requests_pass,
         scope_of_a_request,
         chunked_is_told,
+        schemes_of_websockets,
         versions,
         disabled_versions,
         request_line_at_its_limit,
@@ -38,6 +40,17 @@ all() ->
         transfer_encoding_of_old_clients,
         body_at_its_limit,
         first_fault_is_told
+    ].
+
+%% Only the scheme tells a WebSocket's scope apart.
+schemes_of_websockets(_) ->
+    [
+        begin
+            Scope = hornbeam_scope:new(req(#{scheme => Scheme}), undefined, {<<"a">>, 1}),
+            Expected = setelement(2, Scope, WebSocketScheme),
+            ?assertEqual(Expected, hornbeam_scope:of_websocket(Scope))
+        end
+     || {Scheme, WebSocketScheme} <- [{<<"http">>, <<"ws">>}, {<<"https">>, <<"wss">>}]
     ].
 
 %% What clients send every day is fine.

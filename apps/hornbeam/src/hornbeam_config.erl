@@ -109,9 +109,13 @@
     verify := verify_none | verify_peer,
     sni := [{binary(), map()}],
     websocket_timeout := time_ms() | infinity,
+    %% A WebSocket from which nothing has come for so long is closed. Default 60000 ms.
     websocket_ping := time_ms() | infinity,
+    %% How often one is sent a ping. Default 20000 ms.
     websocket_max_frame_size := pos_integer() | infinity,
+    %% Bytes of a frame, and of a whole message, that a client may send. Default 16777216.
     websocket_compress := boolean(),
+    %% Whether permessage-deflate is agreed on with clients that offer it. Default false.
     proxy_headers := off | [hornbeam_ip:network() | unix, ...],
     %% Peers whose `Forwarded' and `X-Forwarded-*' headers are believed: addresses, networks like
     %% "10.0.0.0/8", and "unix" for the clients of a unix socket. Default `off'.
@@ -230,10 +234,6 @@ unsupported() ->
         password,
         verify,
         sni,
-        websocket_timeout,
-        websocket_ping,
-        websocket_max_frame_size,
-        websocket_compress,
         access_log,
         routes,
         hooks,

@@ -1,6 +1,7 @@
 %% SPDX-License-Identifier: Apache-2.0
 
-%% @private How much of a request body may come, beyond what the application has taken.
+%% @private How much of a request body, or of a WebSocket, may come, beyond what the application has
+%% taken.
 %%
 %% Pure. Two numbers: what we are willing to receive (`room', from the worker's credits) and what
 %% Cowboy thinks it may receive (`flow', a mirror of its own count). They are not the same: Cowboy
@@ -12,6 +13,7 @@
 -export([new/1]).
 -export([received/2]).
 -export([credit/2]).
+-export([allow/2]).
 -export([resume/1]).
 -export([is_stopped/1]).
 
@@ -43,6 +45,14 @@ credit(Bytes, #flow{room = Room0, flow = Flow}) ->
         Size when Size > 0 -> {[{flow, Size}], #flow{room = Room, flow = Room}};
         _ -> {[], #flow{room = Room, flow = Flow}}
     end.
+
+%% @doc So many bytes may come now, whatever was said before: what to tell Cowboy. Not worth telling
+%% while it believes in half of them.
+-spec allow(Room :: integer(), flow()) -> {[{flow, pos_integer()}], flow()}.
+allow(Room, #flow{flow = Flow}) when Room > 0, Flow =< Room div 2 ->
+    {[{flow, Room - max(Flow, 0)}], #flow{room = Room, flow = Room}};
+allow(Room, #flow{flow = Flow}) ->
+    {[], #flow{room = Room, flow = Flow}}.
 
 %% @doc What makes Cowboy read again, if it has stopped, to skip the rest of the body.
 -spec resume(flow()) -> [{flow, pos_integer()}].

@@ -274,6 +274,8 @@ protocol_opts(#state{name = Name, config = Config, connections = Connections}) -
         max_request_line_length => LineSize + ?LINE_BREAK_BYTES,
         initial_stream_flow_size => Window,
         active_n => ?ACTIVE_READS,
+        %% WebSockets over HTTP/2 (RFC 8441).
+        enable_connect_protocol => true,
         max_skip_body_length => ?MAX_SKIPPED_BYTES
     }, hornbeam_http2:options(Config)).
 
@@ -292,7 +294,8 @@ request_timeout_ms(_) ->
 stream_server(Name, Config, Connections) ->
     Read = maps:with([timeout, body_timeout, header_timeout, send_timeout, max_body,
                       max_request_line_size, max_header_size, max_headers, http_version, window,
-                      retry, date_header, proxy_protocol], Config),
+                      retry, date_header, proxy_protocol, websocket_timeout, websocket_ping,
+                      websocket_max_frame_size, websocket_compress], Config),
     #{proxy_headers := Trusted} = Config,
     Server = case Config of
         #{server_header := <<>>} -> undefined;

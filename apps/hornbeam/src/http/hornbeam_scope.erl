@@ -12,6 +12,7 @@
 -export([check/2]).
 -export([settled/2]).
 -export([new/3]).
+-export([of_websocket/1]).
 -export([version/1]).
 -export([takes_trailers/1]).
 
@@ -68,6 +69,14 @@ new(Req, Client, Server) ->
 -spec settled(cowboy_req:req(), Scheme :: binary()) -> cowboy_req:req().
 settled(Req = #{headers := Headers}, Scheme) ->
     Req#{headers := maps:merge(#{<<"host">> => authority(Req)}, Headers), scheme := Scheme}.
+
+%% @doc The same for a WebSocket's handshake.
+-spec of_websocket(hornbeam_protocol:scope()) -> hornbeam_protocol:scope().
+of_websocket(Scope) ->
+    setelement(2, Scope, websocket_scheme(element(2, Scope))).
+
+websocket_scheme(<<"https">>) -> <<"wss">>;
+websocket_scheme(_) -> <<"ws">>.
 
 %% @doc HTTP version as ASGI writes it.
 -spec version(cowboy:http_version()) -> binary().

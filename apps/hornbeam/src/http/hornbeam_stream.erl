@@ -24,7 +24,11 @@
 %% are undefined from then on. See {@link hornbeam_file}.
 %%
 %% Smuggling. Nothing that follows a chunked body on the same HTTP/1 connection is believed: the
-%% response says `connection: close', and {@link hornbeam_upload} takes the connection over.
+%% response says `connection: close', and {@link hornbeam_takeover} takes the connection over.
+%%
+%% WebSockets. The handshake is a request like others; on HTTP/1 its connection is taken over as
+%% well, because Cowboy, when it switches protocols, drops what the worker has said already. Once it
+%% is accepted {@link hornbeam_websocket} has the stream.
 -module(hornbeam_stream).
 
 -behaviour(cowboy_stream).
@@ -55,6 +59,10 @@
     http_version := [atom()],
     window := pos_integer(),
     max_skipped := non_neg_integer(),
+    websocket_timeout := timeout(),
+    websocket_ping := timeout(),
+    websocket_max_frame_size := pos_integer() | infinity,
+    websocket_compress := boolean(),
     retry := boolean(),
     server_header := binary() | undefined,
     date_header := boolean(),
@@ -82,7 +90,10 @@
     retried = false :: boolean(),
     %% The client waits for 100 Continue (RFC 9110 10.1.1).
     expects_continue :: boolean(),
-    %% Body parts that came before there was a worker for them, last first.
+    %% What makes this one a WebSocket's, until it is accepted.
+    handshake :: hornbeam_ws_handshake:handshake() | undefined,
+    %% Body parts that came before there was a worker for them, or what a client has sent behind its
+    %% handshake, last first.
     held = [] :: [binary()],
     body_complete :: boolean(),
     %% As Content-Length says; undefined for a chunked body.
@@ -108,7 +119,7 @@
     backlog :: hornbeam_backlog:backlog()
 }).
 
--opaque state() :: #stream{} | handed_over.
+-opaque state() :: #stream{} | handed_over | {websocket, hornbeam_websocket:session()}.
 
 %% Process dictionary of a connection (HTTP/1 only): the stream whose response is due, and the last
 %% one that was parked behind it.
@@ -135,8 +146,12 @@ init(StreamId, Req, Opts) ->
 
 -spec data(cowboy_stream:streamid(), cowboy_stream:fin(), binary(), state()) ->
     {cowboy_stream:commands(), state()}.
+data(_StreamId, IsFin, Data, {websocket, Session}) ->
+    websocket(hornbeam_websocket:data(IsFin, Data, Session));
 data(_StreamId, _IsFin, _Data, Stream = #stream{phase = over}) ->
     {[], Stream};
+data(_StreamId, IsFin, Data, Stream) when Stream#stream.handshake =/= undefined ->
+    handshake_data(IsFin, Data, Stream);
 data(_StreamId, fin, _Data, Stream = #stream{phase = skipping}) ->
     stop_skipping(Stream);
 data(_StreamId, IsFin, <<>>, Stream = #stream{awaits_end = true}) ->
@@ -161,6 +176,8 @@ data(_StreamId, IsFin, Data, Stream0) ->
     end.
 
 -spec info(cowboy_stream:streamid(), term(), state()) -> {cowboy_stream:commands(), state()}.
+info(_StreamId, Message, {websocket, Session}) ->
+    websocket(hornbeam_websocket:info(Message, Session));
 %% Cowboy's `101 Switching Protocols', which is none for the client.
 info(_StreamId, _Message, handed_over) ->
     {[], handed_over};
@@ -207,7 +224,7 @@ info(StreamId, {switch_protocol, _, _, _} = Switch, Stream) ->
 info(_StreamId, unpark, Stream = #stream{phase = parked}) ->
     %% The time behind others does not count: it is not this request's.
     NowMs = erlang:monotonic_time(millisecond),
-    dispatch(new, Stream#stream{arrival_ms = NowMs, queue_since_ms = NowMs});
+    unpark(Stream#stream{arrival_ms = NowMs, queue_since_ms = NowMs});
 info(_StreamId, {pool, retry}, Stream = #stream{phase = queued}) ->
     dispatch(queued, Stream);
 info(_StreamId, {pool, timeout}, Stream = #stream{phase = queued}) ->
@@ -236,6 +253,8 @@ info(_StreamId, _Message, Stream) ->
 -spec terminate(cowboy_stream:streamid(), cowboy_stream:reason(), state()) -> ok.
 terminate(_StreamId, _Reason, handed_over) ->
     ok;
+terminate(_StreamId, Reason, {websocket, Session}) ->
+    hornbeam_websocket:terminate(Reason, Session);
 terminate(StreamId, _Reason, Stream) ->
     #stream{connection = Connection, phase = Phase, server = #{name := Name}} = Stream,
     hornbeam_connection:stream_ended(Connection),
@@ -259,6 +278,9 @@ early_error(_StreamId, Reason, _PartialReq, {response, Status, Headers, _}, Opts
     _ = get(?CURRENT) =/= undefined andalso hornbeam_connection:reset(Connection),
     {response, _, Defaults, Body} = hornbeam_response:error(Status, early_text(Reason), Server),
     {response, Status, maps:merge(Defaults, maps:remove(<<"content-length">>, Headers)), Body}.
+
+websocket({Commands, Session}) ->
+    {Commands, {websocket, Session}}.
 
 resume(#stream{version = 'HTTP/2'}) -> ok;
 resume(#stream{connection = Connection}) -> hornbeam_connection:resume(Connection).
@@ -288,7 +310,7 @@ begin_stream(Streams, Req, Stream = #stream{version = 'HTTP/2'}) ->
     begin_http2(Streams =< hornbeam_http2:max_streams(), Req, Stream);
 begin_stream(_Streams, Req, Stream = #stream{server = Server}) ->
     case hornbeam_scope:check(Req, Server) of
-        ok -> admit(Stream, Req);
+        ok -> admit_kind(Stream, Req);
         {refuse, {Status, Why}} -> refuse(Status, Why, Stream)
     end.
 
@@ -300,7 +322,7 @@ begin_http2(true, Req = #{headers := Headers}, Stream = #stream{id = StreamId, s
     case hornbeam_scope:check(Req, Server) of
         ok ->
             #{scheme := Scheme} = Stream#stream.connection,
-            {Commands, Admitted} = admit(Stream, hornbeam_scope:settled(Req, Scheme)),
+            {Commands, Admitted} = admit_kind(Stream, hornbeam_scope:settled(Req, Scheme)),
             {initial_flow(Admitted) ++ Commands, Admitted};
         {refuse, {Status, Why}} ->
             _ = hornbeam_http2:is_bomb(Headers, MaxHeaderSize) andalso
@@ -339,12 +361,19 @@ answer_here(Req, Opts, {Commands, Stream}) ->
     #stream{id = StreamId, connection = #{socket := Socket, transport := Transport}} = Stream,
     Start = #{stream_id => StreamId, stream => Stream, method => Method,
               takes_trailers => hornbeam_scope:takes_trailers(Req),
-              body => none, commands => Commands},
+              kind => none, commands => Commands},
     [Parent | _] = get('$ancestors'),
-    hornbeam_upload:takeover(Parent, Ref, Socket, Transport, Opts, <<>>, Start).
+    hornbeam_takeover:takeover(Parent, Ref, Socket, Transport, Opts, <<>>, Start).
 
-scope(Req, #stream{connection = #{client := Client, server := Address, via := Via}}) ->
-    hornbeam_proxy:scope(hornbeam_scope:new(Req, Client, Address), Via).
+admit_kind(Stream = #stream{version = Version}, Req) ->
+    case hornbeam_websocket:check(Req) of
+        no_websocket ->
+            admit(Stream, Req);
+        {ok, Handshake} ->
+            admit(Stream#stream{handshake = Handshake, close = Version =/= 'HTTP/2'}, Req);
+        {refuse, {Status, Why, Headers}} ->
+            refuse(Status, Why, Headers, Stream)
+    end.
 
 admit(Stream0 = #stream{id = StreamId}, Req) ->
     Stream = Stream0#stream{scope = scope(Req, Stream0)},
@@ -358,12 +387,27 @@ admit(Stream0 = #stream{id = StreamId}, Req) ->
             park(is_too_far_ahead(StreamId), Stream)
     end.
 
+scope(Req, #stream{handshake = Handshake, connection = Connection}) ->
+    #{client := Client, server := Address, via := Via} = Connection,
+    Scope = hornbeam_proxy:scope(hornbeam_scope:new(Req, Client, Address), Via),
+    case Handshake of
+        undefined -> Scope;
+        _ -> hornbeam_scope:of_websocket(Scope)
+    end.
+
+dispatch_or_hand_over(Stream = #stream{handshake = Handshake}, _) when Handshake =/= undefined ->
+    hand_over(websocket, false, Stream);
 dispatch_or_hand_over(Stream = #stream{body_complete = false, body_length = undefined}, Req) ->
-    Start = #{stream_id => Stream#stream.id, stream => Stream, method => Stream#stream.method,
-              takes_trailers => hornbeam_scope:takes_trailers(Req)},
-    {[{switch_protocol, #{}, hornbeam_upload, Start}], handed_over};
+    hand_over(chunked, hornbeam_scope:takes_trailers(Req), Stream);
 dispatch_or_hand_over(Stream, _) ->
     dispatch(new, Stream).
+
+hand_over(Kind, TakesTrailers, Stream = #stream{id = StreamId, method = Method}) ->
+    %% There is only this stream now.
+    _ = erase(?CURRENT),
+    Start = #{stream_id => StreamId, stream => Stream, kind => Kind, method => Method,
+              takes_trailers => TakesTrailers},
+    {[{switch_protocol, #{}, hornbeam_takeover, Start}], handed_over}.
 
 park(true, Stream) ->
     hornbeam_connection:cut(Stream#stream.connection),
@@ -391,6 +435,17 @@ is_chunked_http1(#{version := Version, has_body := true, body_length := undefine
     Version =/= 'HTTP/2';
 is_chunked_http1(_) ->
     false.
+
+%% Of a connection that was taken over nothing is current.
+unpark(Stream = #stream{id = StreamId, handshake = Handshake, version = Version})
+        when Handshake =/= undefined, Version =/= 'HTTP/2' ->
+    case {get(?CURRENT), get(?LAST_PARKED)} of
+        {StreamId, StreamId} -> dispatch_or_hand_over(Stream, #{});
+        {StreamId, _} -> refuse(400, <<"a request behind a WebSocket's handshake">>, Stream);
+        _ -> dispatch(new, Stream)
+    end;
+unpark(Stream) ->
+    dispatch(new, Stream).
 
 unpark_next(#stream{version = 'HTTP/2'}) ->
     ok;
@@ -421,22 +476,26 @@ dispatch(Turn, Stream = #stream{server = #{name := Name}}) ->
     end.
 
 dispatch_to(Worker = {Pid, Writer, Routes, Load}, Turn, Stream) ->
-    #stream{id = StreamId, scope = Scope, held = Held, body_complete = Complete,
-            server = #{name := Name}} = Stream,
+    #stream{id = StreamId, server = #{name := Name}} = Stream,
     Id = hornbeam_load:next_request_id(Load),
     Inserted = hornbeam_routes:insert(Routes, Id, {self(), StreamId}, Stream#stream.arrival_ms),
     %% After the insertion: if the worker is alive now, the pool finds the route when it dies.
     case Inserted andalso is_process_alive(Pid) of
         true ->
-            Body = iolist_to_binary(lists:reverse(Held)),
-            Message = {request, Id, Scope, Body, not Complete},
+            {Message, Held} = request(Id, Stream),
             hornbeam_writer:send(Writer, hornbeam_protocol:encode(Message)),
             {[], Stream#stream{phase = dispatched, worker = Worker, request_id = Id,
-                               scope = kept_scope(Stream), held = []}};
+                               scope = kept_scope(Stream), held = Held}};
         false ->
             hornbeam_pool:release(Name, Load),
             enqueue(Turn, Stream)
     end.
+
+%% The message, and what is still held after it.
+request(Id, #stream{handshake = undefined, scope = Scope, held = Held, body_complete = Complete}) ->
+    {{request, Id, Scope, iolist_to_binary(lists:reverse(Held)), not Complete}, []};
+request(Id, #stream{handshake = Handshake, scope = Scope, held = Held}) ->
+    {{websocket, Id, Scope, hornbeam_ws_handshake:subprotocols(Handshake)}, Held}.
 
 enqueue(Turn, Stream = #stream{id = StreamId, queue_since_ms = SinceMs, server = Server}) ->
     #{name := Name} = Server,
@@ -456,6 +515,7 @@ kept_scope(Stream = #stream{scope = Scope}) ->
 
 may_retry(#stream{retried = true}) -> false;
 may_retry(#stream{server = #{retry := false}}) -> false;
+may_retry(#stream{handshake = Handshake}) when Handshake =/= undefined -> true;
 may_retry(#stream{body_complete = false}) -> false;
 may_retry(#stream{body_bytes = Bytes}) when Bytes > 0 -> false;
 may_retry(#stream{method = Method}) ->
@@ -477,6 +537,9 @@ from_worker({start, _, Status, Headers, Body}, Stream0 = #stream{phase = dispatc
     },
     {Commands, Sent} = body(nofin, Body, Stream),
     {[head(hornbeam_response:status(Status), Map, Stream) | Commands], Sent};
+from_worker({accept, _, Subprotocol, Headers}, Stream = #stream{phase = dispatched})
+        when Stream#stream.handshake =/= undefined ->
+    accept(Subprotocol, Headers, Stream);
 from_worker({data, _, Data}, Stream = #stream{phase = started}) ->
     body(nofin, Data, Stream);
 from_worker({last, _, Data}, Stream = #stream{phase = started}) ->
@@ -514,6 +577,24 @@ from_worker({worker_down, _}, Stream) ->
     worker_down(Stream);
 from_worker(_, Stream) ->
     {[], Stream}.
+
+accept(Subprotocol, Headers, Stream = #stream{id = StreamId, server = Server}) ->
+    #stream{request_id = Id, worker = Worker, connection = Connection, version = Version,
+            handshake = Handshake, flow = Flow, held = Early} = Stream,
+    Start = #{key => {self(), StreamId}, request_id => Id, worker => Worker,
+              connection => Connection, handshake => Handshake, flow => Flow, early => Early},
+    Map = hornbeam_response:headers(Headers, Version, Server),
+    websocket(hornbeam_websocket:accept(Subprotocol, Map, Start, Server)).
+
+%% What a client sends behind its handshake is for the session, if there is to be one. One that ends
+%% its HTTP/2 stream has gone.
+handshake_data(fin, _, Stream = #stream{phase = started}) ->
+    {[], Stream};
+handshake_data(fin, _, Stream) ->
+    fail(400, <<"the stream was ended before the handshake">>, Stream);
+handshake_data(nofin, Data, Stream = #stream{held = Held, flow = Flow}) ->
+    {[], Stream#stream{held = [Data | Held],
+                       flow = hornbeam_flow:received(byte_size(Data), Flow)}}.
 
 %% A client that was never told to continue may not send its body at all: what follows on the
 %% connection could be either.
@@ -804,9 +885,12 @@ overloaded(Stream = #stream{server = Server}) ->
         hornbeam_response:error(503, <<"all workers are busy">>, Server),
     answer({response, Status, Headers#{<<"retry-after">> => <<"1">>}, Body}, Stream).
 
-refuse(Status, Text, Stream = #stream{server = Server}) ->
+refuse(Status, Text, Stream) ->
+    refuse(Status, Text, #{}, Stream).
+
+refuse(Status, Text, More, Stream = #stream{server = Server}) ->
     {response, _, Headers, Body} = hornbeam_response:error(Status, Text, Server),
-    answer({response, Status, Headers, Body}, Stream).
+    answer({response, Status, maps:merge(Headers, More), Body}, Stream).
 
 %% An answer of the server itself. The connection ends with it where the request was at fault or
 %% its body is not all there.

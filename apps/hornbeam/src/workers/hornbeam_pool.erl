@@ -30,6 +30,7 @@
 -export([worker_ready/4]).
 -export([await_ready/1]).
 -export([stop_by/3]).
+-export([is_stopping/1]).
 -export([info/1]).
 
 %% internal
@@ -210,13 +211,27 @@ await_ready(Pool) ->
     gen_server:call(Pool, await_ready, infinity).
 
 %% @doc Say by when (monotonic milliseconds) running tasks have to end when the pool is stopped: the
-%% drain before that has had its share of `shutdown_timeout'.
+%% drain before that has had its share of `shutdown_timeout'. WebSockets are told: they would not
+%% end by themselves.
 -spec stop_by(atom(), pid() | undefined, DeadlineMs :: integer()) -> ok.
 stop_by(Name, Pool, DeadlineMs) ->
     case ets:lookup(?TABLE, Name) of
-        [{_, Pool, _, _, Waiting}] -> atomics:put(Waiting, ?STOP_BY_MS, DeadlineMs);
+        [{_, Pool, Workers, _, Waiting}] ->
+            %% In this order: one that is accepted now finds the mark, or is told.
+            ok = atomics:put(Waiting, ?STOP_BY_MS, DeadlineMs),
+            [hornbeam_routes:tell_going_away(Routes) || #worker{routes = Routes} <- Workers],
+            ok;
         %% A successor's, or gone.
-        _ -> ok
+        _ ->
+            ok
+    end.
+
+%% @doc Whether the server is about to stop.
+-spec is_stopping(atom()) -> boolean().
+is_stopping(Name) ->
+    case ets:lookup(?TABLE, Name) of
+        [{_, _, _, _, Waiting}] -> atomics:get(Waiting, ?STOP_BY_MS) =/= 0;
+        [] -> true
     end.
 
 -spec info(pid()) -> #{workers := [map()], queue := non_neg_integer(),
@@ -387,7 +402,11 @@ worker_down(WorkerId, Slot, Reason, State0 = #state{slots = Slots}) ->
     end_os_process(Slot, Reason),
     State = publish(State0#state{slots = maps:remove(WorkerId, Slots)}),
     %% Whoever inserts a route from now on sees that the process is dead (see hornbeam_stream).
-    _ = [Pid ! {{Pid, StreamId}, {worker_down, Id}}
+    Word = case Reason of
+        {shutdown, stopped} -> worker_replaced;
+        _ -> worker_down
+    end,
+    _ = [Pid ! {{Pid, StreamId}, {Word, Id}}
          || {Id, {Pid, StreamId}} <- hornbeam_routes:take_all(Routes)],
     hornbeam_routes:delete(Routes),
     restart_later(WorkerId, Slot, Reason, State).

@@ -6,10 +6,11 @@
 %% and so can tell the connections when it dies, in whatever way. Public, because connections
 %% insert, the worker delivers and removes, and neither should wait for a process in between.
 %%
-%% Rows: `{RequestId, ConnectionPid | undefined, StreamId, DispatchedMs | started}'. The pid becomes
-%% undefined when the stream has ended before the application has (the client left, or a background
-%% task still runs): the request is still in flight for the worker, but nobody is listening. The
-%% last field is `started' once there can be no timeout any more.
+%% Rows: `{RequestId, ConnectionPid | undefined, StreamId, DispatchedMs | started | accepted}'. The
+%% pid becomes undefined when the stream has ended before the application has (the client left, or a
+%% background task still runs): the request is still in flight for the worker, but nobody is
+%% listening. The last field is `started' once there can be no timeout any more, of a WebSocket
+%% `accepted'.
 -module(hornbeam_routes).
 
 %% API
@@ -21,6 +22,7 @@
 -export([deliver/2]).
 -export([expire/2]).
 -export([orphans/1]).
+-export([tell_going_away/1]).
 -export([take_all/1]).
 
 -export_type([routes/0, stream_key/0]).
@@ -89,11 +91,29 @@ expire(Routes, LimitMs) ->
      end || {Id, Pid, StreamId, _} <- Late].
 
 %% @doc Detach the requests whose connection has died without a word (it was killed, or Cowboy has
-%% crashed), and give their ids.
--spec orphans(routes()) -> [hornbeam_protocol:request_id()].
+%% crashed), and give what to tell the worker of each.
+-spec orphans(routes()) -> [hornbeam_protocol:to_worker()].
 orphans(Routes) ->
-    Rows = ets:select(Routes, [{{'$1', '$2', '_', '_'}, [{is_pid, '$2'}], [{{'$1', '$2'}}]}]),
-    [Id || {Id, Pid} <- Rows, not is_process_alive(Pid), detach(Routes, Id)].
+    HasPid = [{{'$1', '$2', '_', '$3'}, [{is_pid, '$2'}], [{{'$1', '$2', '$3'}}]}],
+    [farewell(Id, State) || {Id, Pid, State} <- ets:select(Routes, HasPid),
+                            not is_process_alive(Pid), detach(Routes, Id)].
+
+farewell(Id, accepted) -> {closed, Id, 1006, <<>>};
+farewell(Id, _) -> {disconnect, Id}.
+
+%% @doc Tell all WebSockets that the server is about to stop.
+-spec tell_going_away(routes()) -> ok.
+tell_going_away(Routes) ->
+    Accepted = [{{'$1', '$2', '$3', accepted}, [{is_pid, '$2'}], [{{'$1', '$2', '$3'}}]}],
+    try ets:select(Routes, Accepted) of
+        Rows -> lists:foreach(fun tell_one_going_away/1, Rows)
+    catch
+        %% The worker has gone.
+        error:badarg -> ok
+    end.
+
+tell_one_going_away({Id, Pid, StreamId}) ->
+    Pid ! {{Pid, StreamId}, {going_away, Id}}.
 
 %% @doc Empty the table: every request with the stream that waits for it, if one does.
 -spec take_all(routes()) -> [{hornbeam_protocol:request_id(), stream_key() | undefined}].
@@ -112,6 +132,9 @@ lookup(Routes, Id) ->
 %% is about to be removed anyway. Informational responses do not stop the clock.
 mark_started(start, Dispatched, Routes, Id) when Dispatched =/= started ->
     _ = ets:update_element(Routes, Id, {?DISPATCHED, started}),
+    ok;
+mark_started(accept, Dispatched, Routes, Id) when Dispatched =/= started ->
+    _ = ets:update_element(Routes, Id, {?DISPATCHED, accepted}),
     ok;
 mark_started(response, Dispatched, Routes, Id) when Dispatched =/= started ->
     _ = ets:update_element(Routes, Id, {?DISPATCHED, started}),

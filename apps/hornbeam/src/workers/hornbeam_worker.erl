@@ -447,7 +447,7 @@ expire_requests(NowMs, State = #state{args = #{routes := Routes, config := Confi
 
 %% Nothing else would tell the worker: its application would wait for acknowledgements for ever.
 drop_orphans(State = #state{args = #{routes := Routes}}) ->
-    lists:foreach(fun(Id) -> send({disconnect, Id}, State) end, hornbeam_routes:orphans(Routes)).
+    lists:foreach(fun(Farewell) -> send(Farewell, State) end, hornbeam_routes:orphans(Routes)).
 
 %%% Start and stop
 

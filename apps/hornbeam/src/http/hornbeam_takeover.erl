@@ -1,16 +1,24 @@
 %% SPDX-License-Identifier: Apache-2.0
 
-%% @private One HTTP/1.1 request with a chunked body, and after it the end of the connection.
+%% @private The last request of an HTTP/1.1 connection, and after it the end of the connection: one
+%% with a chunked body, or a WebSocket.
 %%
-%% Takes such a connection over from Cowboy, whose decoder waits for ever for the rest of what is no
-%% chunk, keeping all that comes, counts the digits of a size without end, and takes trailers for the
-%% next request. Does for {@link hornbeam_stream} what Cowboy does for a stream: hands it the body and
-%% the messages, carries out its commands, with the same count of flow. As nothing that follows is
-%% believed, there is no next request, and the end of the response is that of the connection.
--module(hornbeam_upload).
+%% Takes such a connection over from Cowboy. Its decoder of chunks waits for ever for the rest of
+%% what is none, keeping all that comes, counts the digits of a size without end, and takes trailers
+%% for the next request; when it upgrades to a WebSocket it drops the messages that are there for it.
+%% Does for {@link hornbeam_stream} what Cowboy does for a stream: hands it the bytes and the
+%% messages, carries out its commands, with the same count of flow. As nothing that follows a
+%% chunked body is believed, there is no next request, and the end of the response is that of the
+%% connection.
+%%
+%% A process whose WebSocket is idle hibernates: it keeps its state, and next to nothing else.
+-module(hornbeam_takeover).
 
 %% Called by cowboy_http for the command switch_protocol.
 -export([takeover/7]).
+
+%% internal
+-export([loop/1]).
 
 %% sys
 -export([system_continue/3]).
@@ -22,11 +30,11 @@
 -type start() :: #{
     stream_id := cowboy_stream:streamid(),
     stream := hornbeam_stream:state(),
+    %% What the bytes of the client are.
+    kind := chunked | websocket | none,
     method := binary(),
     %% Whether the client has said that it takes trailers.
     takes_trailers := boolean(),
-    %% For a request without a body, which Cowboy would make one of HTTP/2.
-    body => none,
     %% What the stream has said already.
     commands => cowboy_stream:commands()
 }.
@@ -36,35 +44,42 @@
     socket :: inet:socket() | ssl:sslsocket(),
     transport :: module(),
     active_n :: pos_integer(),
-    start :: start(),
+    %% Without the stream.
+    start :: map(),
     stream :: hornbeam_stream:state(),
-    %% `complete' when the body is there.
-    decoder :: hornbeam_chunked:decoder() | complete,
+    %% `complete' when the body is there, `raw' where bytes are handed on as they come.
+    decoder :: hornbeam_chunked:decoder() | complete | raw,
     %% As in Cowboy: below 1 the socket is not read.
     flow :: integer() | infinity,
     %% What has been written, and how the body goes on.
-    out = nothing :: nothing | sized | chunked | bodiless | complete
+    out = nothing :: nothing | sized | chunked | bodiless | raw | complete
 }).
 
 %% How long the client may go on sending after its response.
 -define(LINGER_MS, 1000).
+%% A WebSocket that has had nothing to do for so long is idle: longer than a pong takes to come.
+-define(IDLE_MS, 1000).
 
 -spec takeover(pid(), ranch:ref(), inet:socket() | ssl:sslsocket(), module(), cowboy:opts(),
                binary(), start()) -> no_return().
 takeover(Parent, _Ref, Socket, Transport, Opts, Buffer, Start) ->
     process_flag(trap_exit, true),
     #{active_n := ActiveN, initial_stream_flow_size := Window} = Opts,
+    #{stream := Stream} = Start,
     State0 = #state{parent = Parent, socket = Socket, transport = Transport, active_n = ActiveN,
-                    start = Start, stream = maps:get(stream, Start),
+                    start = maps:without([stream, commands], Start), stream = Stream,
                     decoder = decoder(Start), flow = Window},
     State1 = commands(maps:get(commands, Start, []), State0),
     State = received(Buffer, info(unpark, State1)),
     activate(State),
     loop(State).
 
-decoder(#{body := none}) -> complete;
-decoder(#{}) -> hornbeam_chunked:new().
+decoder(#{kind := none}) -> complete;
+decoder(#{kind := websocket}) -> raw;
+decoder(#{kind := chunked}) -> hornbeam_chunked:new().
 
+%% @private
+-spec loop(#state{}) -> no_return().
 loop(State = #state{socket = Socket, transport = Transport, parent = Parent}) ->
     {Data, Closed, Error, Passive} = Transport:messages(),
     receive
@@ -90,12 +105,22 @@ loop(State = #state{socket = Socket, transport = Transport, parent = Parent}) ->
         %% Timers of Cowboy's that fired while they were cancelled.
         _ ->
             loop(State)
+    after idle_ms(State) ->
+        proc_lib:hibernate(?MODULE, loop, [State])
     end.
+
+%% No timeout: requests have limits of their own.
+idle_ms(#state{out = raw}) -> ?IDLE_MS;
+idle_ms(_) -> infinity.
 
 %%% From the client
 
 received(_, State = #state{decoder = complete}) ->
     State;
+received(<<>>, State = #state{decoder = raw}) ->
+    State;
+received(Bytes, State = #state{decoder = raw}) ->
+    body(nofin, Bytes, State);
 received(Bytes, State = #state{decoder = Decoder}) ->
     case hornbeam_chunked:decode(Bytes, Decoder) of
         {more, <<>>, Next} -> State#state{decoder = Next};
@@ -135,6 +160,8 @@ command({inform, Status, Headers}, State = #state{out = nothing}) ->
     send(head(Status, Headers), State);
 command({response, Status, Headers, Body}, State = #state{out = nothing}) ->
     send([head(Status, Headers), Body], State#state{out = complete});
+command({headers, 101, Headers}, State = #state{out = nothing}) ->
+    send(head(101, Headers), State#state{out = raw});
 command({headers, Status, Headers}, State = #state{out = nothing}) ->
     headers(Status, Headers, State);
 command({data, IsFin, Data}, State) ->
@@ -173,7 +200,7 @@ head(Status, Headers) ->
     cow_http:response(Status, 'HTTP/1.1', maps:to_list(Headers)).
 
 framed(_, _, #state{out = bodiless}) -> [];
-framed(_, Data, #state{out = sized}) -> Data;
+framed(_, Data, #state{out = Out}) when Out =:= sized; Out =:= raw -> Data;
 framed(fin, <<>>, #state{out = chunked}) -> cow_http_te:last_chunk();
 framed(nofin, <<>>, #state{out = chunked}) -> [];
 framed(fin, Data, #state{out = chunked}) -> [cow_http_te:chunk(Data), cow_http_te:last_chunk()];

@@ -1,0 +1,427 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private One WebSocket, from the acceptance of its handshake on.
+%%
+%% A state machine that is driven as a Cowboy stream: what comes goes in, commands come out. So the
+%% same code runs under Cowboy's HTTP/2 and under {@link hornbeam_takeover} for HTTP/1.1. What it
+%% does beside its commands are messages: to the worker, and to itself. Phases:
+%%
+%% <ul>
+%% <li>`open': messages go both ways.</li>
+%% <li>`closing': our close frame is sent, that of the client is awaited for a bounded time; what
+%%   else it sends is dropped.</li>
+%% <li>`answered': both are said, ours waits behind what an HTTP/2 client has not yet read.</li>
+%% <li>`over': the last command was given.</li>
+%% </ul>
+%%
+%% The worker gets `closed' once, after every message that was for it, and never after its own
+%% death. It has the code that the client sent, or the one that the node has closed with, or 1006
+%% where the client has gone without a word or says nothing any more.
+%%
+%% Flow control. To the worker: messages are handed on while less than a window of them is not
+%% taken; beyond that no more is read, and what had been read already is held undecoded. An
+%% incomplete message does not count. To the client: `sent', a message to ourselves, comes back after
+%% the write (which blocks while an HTTP/1 client does not read), and then the bytes are
+%% acknowledged; on HTTP/2 nothing is while Cowboy says that the stream's buffer is full.
+%%
+%% Time. One timer serves `websocket_ping' and `websocket_timeout': it is not moved when something
+%% comes, but looks, when it fires, at when that was.
+-module(hornbeam_websocket).
+
+%% API
+-export([check/1]).
+-export([accept/4]).
+-export([data/3]).
+-export([info/2]).
+-export([terminate/2]).
+
+-export_type([start/0, settings/0, session/0]).
+
+-type settings() :: #{
+    name := atom(),
+    window := pos_integer(),
+    websocket_timeout := timeout(),
+    websocket_ping := timeout(),
+    websocket_max_frame_size := pos_integer() | infinity,
+    websocket_compress := boolean(),
+    _ => _
+}.
+
+-type start() :: #{
+    key := hornbeam_routes:stream_key(),
+    request_id := hornbeam_protocol:request_id(),
+    worker := hornbeam_pool:worker(),
+    connection := hornbeam_connection:context(),
+    handshake := hornbeam_ws_handshake:handshake(),
+    flow := hornbeam_flow:flow(),
+    %% What the client has sent behind its handshake, last first.
+    early := [binary()]
+}.
+
+-record(session, {
+    key :: hornbeam_routes:stream_key(),
+    request_id :: hornbeam_protocol:request_id(),
+    %% Undefined once the worker is gone.
+    writer :: pid() | undefined,
+    routes :: hornbeam_routes:routes(),
+    connection :: hornbeam_connection:context(),
+    phase = open :: open | closing | answered | over,
+    %% The worker knows that it is closed.
+    told = false :: boolean(),
+    codec :: hornbeam_ws_frames:codec(),
+    %% What the step under way has for the client.
+    out = [] :: iolist(),
+    window :: pos_integer(),
+    flow :: hornbeam_flow:flow(),
+    %% Bytes of messages that the worker has and the application has not taken.
+    untaken = 0 :: non_neg_integer(),
+    %% Read, and not looked at for want of room at the worker: in the codec, and behind that, last
+    %% first.
+    has_more = false :: boolean(),
+    held = [] :: [binary()],
+    %% Bytes of messages given to Cowboy and not acknowledged, and whether `sent' is on its way.
+    unacked = 0 :: non_neg_integer(),
+    is_sent_due = false :: boolean(),
+    %% On HTTP/2: more is buffered for the client than should be.
+    is_congested = false :: boolean(),
+    %% When something came last, and when the next ping is due.
+    received_ms :: integer(),
+    ping_due_ms :: integer() | infinity,
+    ping_ms :: timeout(),
+    timeout_ms :: timeout(),
+    timer :: reference() | undefined
+}).
+
+-opaque session() :: #session{}.
+
+%% How long a client may take to answer a close frame, or to end the connection after it.
+-define(CLOSE_TIMEOUT_MS, 5000).
+%% What a message counts at least, both ways.
+-define(MIN_COUNTED_BYTES, 64).
+%% What may be handed on beyond the window when the client has gone: its last words were read, and
+%% nothing is gained by keeping them, but compressed ones may be far more than they look.
+-define(MAX_FLUSHED_BYTES, 1048576).
+
+%%% API
+
+%% @doc Whether a request is a WebSocket's handshake, and one to hand on.
+-spec check(cowboy_req:req()) ->
+    no_websocket
+  | {ok, hornbeam_ws_handshake:handshake()}
+  | {refuse, {Status :: 400..599, Why :: binary(), cowboy:http_headers()}}.
+check(Req) ->
+    case hornbeam_ws_handshake:is_request(Req) of
+        true -> check_stream(Req);
+        %% RFC 9220 3.
+        false when is_map_key(protocol, Req) -> {refuse, {501, <<"an unknown protocol">>, #{}}};
+        false -> no_websocket
+    end.
+
+check_stream(#{version := 'HTTP/2', has_body := false}) ->
+    {refuse, {400, <<"the stream was ended before the handshake">>, #{}}};
+check_stream(Req) ->
+    hornbeam_ws_handshake:check(Req).
+
+%% @doc The application has accepted: the response to the handshake, and what follows it.
+-spec accept(Subprotocol :: binary() | undefined, cowboy:http_headers(), start(), settings()) ->
+    {cowboy_stream:commands(), session()}.
+accept(Subprotocol, Headers0, Start = #{handshake := Handshake}, Settings) ->
+    #{websocket_compress := Compress} = Settings,
+    {Status, Headers, Deflate} = hornbeam_ws_handshake:accept(
+        Handshake, Subprotocol, Headers0, #{compress => Compress}),
+    {Commands, Session} = open(Deflate, Start, Settings),
+    {[{headers, Status, Headers} | Commands], Session}.
+
+open(Deflate, Start = #{early := Early}, Settings = #{name := Name}) ->
+    Session0 = schedule(new(Deflate, Start, Settings)),
+    Session = case hornbeam_pool:is_stopping(Name) of
+        true -> going_away(Session0);
+        false -> Session0
+    end,
+    commands(lists:foldr(fun take/2, Session, Early)).
+
+%% @doc Bytes of the client; `fin' where it has ended an HTTP/2 stream.
+-spec data(cowboy_stream:fin(), binary(), session()) -> {cowboy_stream:commands(), session()}.
+data(_, _, Session = #session{phase = over}) ->
+    {[], Session};
+data(IsFin, Data, Session0 = #session{flow = Flow}) ->
+    Session = take(Data, Session0#session{received_ms = now_ms(),
+                                          flow = hornbeam_flow:received(byte_size(Data), Flow)}),
+    case IsFin of
+        nofin -> commands(Session);
+        %% RFC 8441 5: the same as a TCP connection that is closed.
+        fin -> commands(over(vanished(1006, Session)))
+    end.
+
+%% @doc A message of the worker, of the session to itself, of the server or of Cowboy.
+-spec info(term(), session()) -> {cowboy_stream:commands(), session()}.
+info(_, Session = #session{phase = over}) ->
+    {[], Session};
+info(Message, Session) ->
+    commands(handle(Message, Session)).
+
+%% @doc The connection or its stream has ended, in whatever way.
+-spec terminate(cowboy_stream:reason(), session()) -> ok.
+terminate(Reason, Session0) ->
+    Session = stop_timer(vanished(code(Reason), Session0)),
+    #session{routes = Routes, request_id = Id, connection = Connection, codec = Codec} = Session,
+    _ = hornbeam_routes:detach(Routes, Id),
+    ok = hornbeam_ws_frames:close(Codec),
+    hornbeam_connection:stream_ended(Connection).
+
+new(Deflate, Start, Settings) ->
+    #{key := Key, request_id := Id, worker := {_, Writer, Routes, _}, flow := Flow,
+      connection := Connection} = Start,
+    #{window := Window, websocket_ping := PingMs, websocket_timeout := TimeoutMs,
+      websocket_max_frame_size := MaxSize} = Settings,
+    NowMs = now_ms(),
+    #session{key = Key, request_id = Id, writer = Writer, routes = Routes,
+             connection = Connection,
+             codec = hornbeam_ws_frames:new(#{max_size => MaxSize, deflate => Deflate}),
+             window = Window, flow = Flow, received_ms = NowMs,
+             ping_due_ms = later(NowMs, PingMs), ping_ms = PingMs, timeout_ms = TimeoutMs}.
+
+%% The server stops (after the drain, or without one), or the client has gone without a word.
+code({stop, {exit, _}, _}) -> 1001;
+code(_) -> 1006.
+
+%%% From the client
+
+take(Data, Session = #session{held = Held}) ->
+    case must_wait(Session) of
+        true -> Session#session{held = [Data | Held]};
+        false -> decode(Data, Session)
+    end.
+
+must_wait(#session{phase = open, has_more = true}) -> true;
+must_wait(#session{phase = open, held = [_ | _]}) -> true;
+must_wait(Session) -> is_full(Session).
+
+is_full(#session{phase = open, untaken = Untaken, window = Window}) -> Untaken >= Window;
+is_full(_) -> false.
+
+decode(Data, Session = #session{codec = Codec0, untaken = Untaken, window = Window}) ->
+    {Events, Progress, Codec} = hornbeam_ws_frames:decode(Data, max(1, Window - Untaken), Codec0),
+    go_on(Progress, lists:foldl(fun event/2, Session#session{codec = Codec}, Events)).
+
+go_on(done, Session) ->
+    Session#session{has_more = false};
+go_on(more, Session = #session{phase = over}) ->
+    Session;
+go_on(more, Session) ->
+    case is_full(Session) of
+        true -> Session#session{has_more = true};
+        false -> decode(<<>>, Session)
+    end.
+
+%% There is room again.
+release(Session) ->
+    case is_full(Session) of
+        true -> Session;
+        false -> release_held(release_more(Session))
+    end.
+
+release_more(Session = #session{has_more = true}) -> decode(<<>>, Session);
+release_more(Session) -> Session.
+
+release_held(Session = #session{held = Held}) ->
+    lists:foldr(fun take/2, Session#session{held = []}, Held).
+
+event({message, Kind, Data}, Session = #session{phase = open, request_id = Id}) ->
+    Untaken = Session#session.untaken + counted(Data),
+    tell({message, Id, Kind, Data}, Session#session{untaken = Untaken});
+event({ping, Payload}, Session = #session{phase = open}) ->
+    send({pong, Payload}, Session);
+event({close, Code, Reason}, Session = #session{phase = open}) ->
+    finish(send(close_frame(Code, <<>>), tell_closed(Code, Reason, Session)));
+event({close, Code, Reason}, Session = #session{phase = closing}) ->
+    over(tell_closed(Code, Reason, Session));
+event({error, Code, Why}, Session = #session{phase = open}) ->
+    over(send(close_frame(Code, Why), tell_closed(Code, Why, Session)));
+event({error, _, _}, Session = #session{phase = closing}) ->
+    over(tell_closed(1006, <<>>, Session));
+event(_, Session) ->
+    Session.
+
+%% No more will come.
+vanished(Code, Session = #session{phase = open, window = Window}) ->
+    tell_closed(Code, <<>>, release(Session#session{window = Window + ?MAX_FLUSHED_BYTES}));
+vanished(Code, Session) ->
+    tell_closed(Code, <<>>, Session).
+
+%%% From the worker and others
+
+handle({message, Id, Kind, Data}, Session = #session{phase = open, request_id = Id}) ->
+    sent_later(counted(Data), send({Kind, Data}, Session));
+handle({close, Id, Code, Reason}, Session = #session{phase = open, request_id = Id}) ->
+    close(Code, Reason, Session);
+handle({abort, Id}, Session = #session{phase = open, request_id = Id}) ->
+    end_by_node(1011, <<>>, Session);
+handle({credit, Id, Bytes}, Session = #session{request_id = Id, untaken = Untaken}) ->
+    resumed(Session, release(Session#session{untaken = max(0, Untaken - Bytes)}));
+handle({worker_down, Id}, Session = #session{request_id = Id}) ->
+    end_by_node(1011, <<"the worker of this connection has ended">>, without_worker(Session));
+handle({worker_replaced, Id}, Session = #session{request_id = Id}) ->
+    end_by_node(1012, <<"service restart">>, without_worker(Session));
+handle({going_away, Id}, Session = #session{request_id = Id}) ->
+    going_away(Session);
+handle(sent, Session) ->
+    acknowledge(Session#session{is_sent_due = false});
+handle({alarm, _, on}, Session) ->
+    Session#session{is_congested = true};
+handle({alarm, _, off}, Session = #session{phase = answered}) ->
+    over(Session#session{is_congested = false});
+handle({alarm, _, off}, Session) ->
+    resumed(Session, acknowledge(Session#session{is_congested = false}));
+handle(tick, Session = #session{phase = open}) ->
+    tick(now_ms(), Session);
+handle(close_timeout, Session) ->
+    over(tell_closed(1006, <<>>, Session));
+%% Of a session that is closing, or of a stream of that number that was before.
+handle(_, Session) ->
+    Session.
+
+going_away(Session) ->
+    end_by_node(1001, <<"the server is going away">>, Session).
+
+end_by_node(Code, Reason, Session = #session{phase = open}) ->
+    close(Code, Reason, tell_closed(Code, Reason, Session));
+end_by_node(_, _, Session) ->
+    Session.
+
+without_worker(Session) ->
+    Session#session{writer = undefined, told = true}.
+
+%%% To the worker
+
+tell(_, Session = #session{writer = undefined}) ->
+    Session;
+tell(Message, Session = #session{writer = Writer}) ->
+    ok = hornbeam_writer:send(Writer, hornbeam_protocol:encode(Message)),
+    Session.
+
+tell_closed(_, _, Session = #session{told = true}) ->
+    Session;
+tell_closed(Code, Reason, Session = #session{request_id = Id}) ->
+    tell({closed, Id, Code, Reason}, Session#session{told = true}).
+
+%% Less than a quarter of a window is not worth an acknowledgement. Otherwise one stands for all
+%% that is written before it is looked at.
+sent_later(Bytes, Session = #session{unacked = Unacked0, window = Window}) ->
+    Unacked = Unacked0 + Bytes,
+    Counted = Session#session{unacked = Unacked},
+    case Unacked * 4 >= Window andalso not Session#session.is_sent_due of
+        true ->
+            self() ! {Session#session.key, sent},
+            Counted#session{is_sent_due = true};
+        false ->
+            Counted
+    end.
+
+acknowledge(Session = #session{unacked = 0}) ->
+    Session;
+acknowledge(Session = #session{is_congested = true}) ->
+    Session;
+acknowledge(Session = #session{request_id = Id, unacked = Unacked}) ->
+    tell({ack, Id, Unacked}, Session#session{unacked = 0}).
+
+counted(Data) ->
+    max(?MIN_COUNTED_BYTES, byte_size(Data)).
+
+%%% To the client
+
+send(Frame, Session = #session{codec = Codec0, out = Out}) ->
+    {Bytes, Codec} = hornbeam_ws_frames:encode(Frame, Codec0),
+    Session#session{codec = Codec, out = [Out, Bytes]}.
+
+%% 1005 says that there was no code; others that may not be sent are the application's own.
+close_frame(Code, Reason) ->
+    case hornbeam_ws_frames:is_close_code(Code) of
+        true -> {close, Code, Reason};
+        false -> close
+    end.
+
+close(Code, Reason, Session) ->
+    Closing = await_close(closing, send(close_frame(Code, Reason), Session)),
+    release(Closing#session{untaken = 0}).
+
+%% Both sides have said it. What an HTTP/2 client has not read yet would be lost in a reset.
+finish(Session = #session{is_congested = true}) -> await_close(answered, Session);
+finish(Session) -> over(Session).
+
+await_close(Phase, Session) ->
+    start_timer(?CLOSE_TIMEOUT_MS, close_timeout, Session#session{phase = Phase}).
+
+over(Session) ->
+    Session#session{phase = over}.
+
+%% Cowboy would wait for ever for a client that does not read.
+commands(Session = #session{phase = over, is_congested = true}) ->
+    {[{internal_error, websocket_over, 'The client does not read.'}], Session#session{out = []}};
+commands(Session = #session{phase = over, out = Out}) ->
+    {[{data, fin, Out}, stop], Session#session{out = []}};
+commands(Session0 = #session{out = Out}) ->
+    {Flow, Session} = read_on(Session0),
+    case Out of
+        [] -> {Flow, Session};
+        _ -> {[{data, nofin, Out} | Flow], Session#session{out = []}}
+    end.
+
+%%% Reading
+
+read_on(Session = #session{flow = Flow0}) ->
+    {Commands, Flow} = hornbeam_flow:allow(room(Session), Flow0),
+    {Commands, Session#session{flow = Flow}}.
+
+room(#session{is_congested = true}) -> 0;
+room(#session{untaken = Untaken, window = Window}) -> Window - Untaken.
+
+%% The time that the socket was not read is not the client's.
+resumed(Before, Session) ->
+    case room(Before) =< 0 of
+        true -> Session#session{received_ms = now_ms()};
+        false -> Session
+    end.
+
+%%% Time
+
+tick(NowMs, Session = #session{received_ms = ReceivedMs, timeout_ms = TimeoutMs}) ->
+    case {room(Session) > 0, NowMs >= later(ReceivedMs, TimeoutMs)} of
+        {true, true} -> timed_out(Session);
+        {true, false} -> schedule(ping(NowMs, Session));
+        {false, _} -> schedule(Session#session{received_ms = NowMs})
+    end.
+
+%% Nobody is there to answer.
+timed_out(Session) ->
+    Reason = <<"nothing was received in time">>,
+    over(send(close_frame(1001, Reason), tell_closed(1006, Reason, Session))).
+
+ping(NowMs, Session = #session{ping_due_ms = DueMs, ping_ms = PingMs}) when NowMs >= DueMs ->
+    send({ping, <<>>}, Session#session{ping_due_ms = later(NowMs, PingMs)});
+ping(_, Session) ->
+    Session.
+
+schedule(Session = #session{ping_due_ms = PingDueMs, received_ms = ReceivedMs,
+                            timeout_ms = TimeoutMs}) ->
+    %% `infinity' is above every number in Erlang's order of terms.
+    case min(PingDueMs, later(ReceivedMs, TimeoutMs)) of
+        infinity -> Session;
+        DueMs -> start_timer(max(0, DueMs - now_ms()), tick, Session)
+    end.
+
+start_timer(TimeMs, Message, Session = #session{key = Key}) ->
+    Stopped = stop_timer(Session),
+    Stopped#session{timer = erlang:send_after(TimeMs, self(), {Key, Message})}.
+
+stop_timer(Session = #session{timer = undefined}) ->
+    Session;
+stop_timer(Session = #session{timer = Timer}) ->
+    _ = erlang:cancel_timer(Timer, [{async, true}, {info, false}]),
+    Session#session{timer = undefined}.
+
+later(_, infinity) -> infinity;
+later(SinceMs, TimeMs) -> SinceMs + TimeMs.
+
+now_ms() ->
+    erlang:monotonic_time(millisecond).
