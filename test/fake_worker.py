@@ -695,7 +695,7 @@ def ws_echo(worker: Worker, ws: WebSocket) -> Steps:
 
 def ws_scope(worker: Worker, ws: WebSocket) -> Steps:
     accept(worker, ws)
-    method, scheme, version, path, query, headers, client, server = ws.scope
+    method, scheme, version, path, query, headers, client, server, _ = ws.scope
     lines = [method, scheme, version, path, query]
     lines += [name + b": " + value for name, value in headers]
     worker.send("message", ws.id, Atom("text"), b"\n".join(lines))
