@@ -179,7 +179,9 @@ header_values(_) ->
 %% Cowboy reads "+80" as a number.
 ports_in_host(_) ->
     ?assertMatch({refuse, {400, _}}, check(req(#{headers => #{<<"host">> => <<"a:+80">>}}))),
-    ?assertEqual(ok, check(req(#{headers => #{<<"host">> => <<"a+b:80">>}}))).
+    ?assertMatch({refuse, {400, _}}, check(req(#{headers => #{<<"host">> => <<":80">>}}))),
+    ?assertEqual(ok, check(req(#{headers => #{<<"host">> => <<"a+b:80">>}}))),
+    ?assertEqual(ok, check(req(#{headers => #{<<"host">> => <<>>}}))).
 
 %% A length is digits and nothing else.
 content_length(_) ->
@@ -205,6 +207,9 @@ body_at_its_limit(_) ->
     ?assertEqual(ok, check(with_length(<<"5">>, 5), Limits)),
     ?assertMatch({refuse, {413, _}}, check(with_length(<<"6">>, 6), Limits)),
     ?assertEqual(ok, check(with_length(<<"6">>, 6), #{max_body => infinity})),
+    Most = 16#7FFFFFFFFFFFFFFF,
+    ?assertEqual(ok, check(with_length(integer_to_binary(Most), Most))),
+    ?assertMatch({refuse, {413, _}}, check(with_length(integer_to_binary(Most + 1), Most + 1))),
     ?assertMatch({refuse, {413, _}}, check(with_length(<<"1">>, 1), #{max_body => 0})).
 
 %% One answer, of the part that came first.

@@ -25,6 +25,8 @@
 
 -define(MAX_SIZE_LINE_BYTES, 1024).
 -define(MAX_SIZE_DIGITS, 16).
+%% What fits in the signed integers of everybody.
+-define(MAX_SIZE, 16#7FFFFFFFFFFFFFFF).
 -define(MAX_TRAILERS_BYTES, 16384).
 
 %% @doc The decoder at the beginning of a body.
@@ -105,9 +107,12 @@ line(Held, Data, MaxBytes) ->
 chunk_size(Line) ->
     {Digits, Rest} = split_digits(Line, 0),
     case Digits =/= <<>> andalso is_extension(Rest) of
-        true -> {ok, binary_to_integer(Digits, 16)};
+        true -> bounded(binary_to_integer(Digits, 16));
         false -> error
     end.
+
+bounded(Size) when Size =< ?MAX_SIZE -> {ok, Size};
+bounded(_) -> error.
 
 split_digits(Line, Count) when Count < ?MAX_SIZE_DIGITS, Count < byte_size(Line) ->
     case is_digit(binary:at(Line, Count)) of
@@ -124,8 +129,15 @@ is_digit(C) -> C >= $A andalso C =< $F.
 %% Space is allowed before an extension, and sent without one by peers that fill up a fixed width.
 is_extension(<<>>) -> true;
 is_extension(<<C, Rest/binary>>) when C =:= $\s; C =:= $\t -> is_extension(Rest);
-is_extension(<<$;, Rest/binary>>) -> is_text(Rest);
+is_extension(<<$;, Rest/binary>>) -> is_text(Rest) andalso is_quoted_well(Rest, outside);
 is_extension(_) -> false.
+
+%% An open quotation mark, and another decoder could look for its end in what follows.
+is_quoted_well(<<>>, State) -> State =:= outside;
+is_quoted_well(<<$", Rest/binary>>, outside) -> is_quoted_well(Rest, quoted);
+is_quoted_well(<<$", Rest/binary>>, quoted) -> is_quoted_well(Rest, outside);
+is_quoted_well(<<$\\, _, Rest/binary>>, quoted) -> is_quoted_well(Rest, quoted);
+is_quoted_well(<<_, Rest/binary>>, State) -> is_quoted_well(Rest, State).
 
 is_field(Line) ->
     case binary:match(Line, <<":">>) of

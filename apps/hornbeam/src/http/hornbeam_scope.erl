@@ -32,6 +32,8 @@
 %% ": " and CRLF of a header line; two spaces and the version of a request line.
 -define(HEADER_OVERHEAD, 4).
 -define(REQUEST_LINE_OVERHEAD, 10).
+%% Nobody can send as much: it is meant for a peer that counts in 64 bits or less.
+-define(MAX_BODY, 16#7FFFFFFFFFFFFFFF).
 
 %% @doc Whether the request may go to the application, or the answer that refuses it.
 -spec check(cowboy_req:req(), limits()) -> ok | {refuse, refusal()}.
@@ -194,7 +196,10 @@ is_field_value(<<C, Rest/binary>>) when C =/= 0, C =/= 10, C =/= 13 -> is_field_
 is_field_value(<<>>) -> true;
 is_field_value(_) -> false.
 
-%% RFC 3986 3.2.3: a port is digits; Cowboy takes a plus sign before them as well.
+%% RFC 3986 3.2.3: a port is digits; Cowboy takes a plus sign before them as well, and a port without
+%% a host.
+check_host(#{<<"host">> := <<":", _/binary>>}) ->
+    {400, <<"a port without a host in Host">>};
 check_host(#{<<"host">> := Host}) ->
     case binary:match(Host, <<":+">>) of
         nomatch -> ok;
@@ -277,6 +282,8 @@ is_digits(Text) -> is_digits_rest(Text).
 is_digits_rest(<<C, Rest/binary>>) when C >= $0, C =< $9 -> is_digits_rest(Rest);
 is_digits_rest(Rest) -> Rest =:= <<>>.
 
+check_body_length(#{body_length := Length}, _) when is_integer(Length), Length > ?MAX_BODY ->
+    {413, <<"the request body is too large">>};
 check_body_length(#{body_length := Length}, #{max_body := Max})
         when is_integer(Length), is_integer(Max), Length > Max ->
     {413, <<"the request body is too large">>};
