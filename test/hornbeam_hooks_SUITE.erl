@@ -34,6 +34,7 @@
 -export([worker_takes_streams/1]).
 -export([worker_takes_streams_of_workers/1]).
 -export([registry_comes_back/1]).
+-export([scope_crashes/1]).
 -export([across_nodes/1]).
 
 %% Handler
@@ -71,6 +72,7 @@ all() ->
         worker_takes_streams,
         worker_takes_streams_of_workers,
         registry_comes_back,
+        scope_crashes,
         across_nodes
     ].
 
@@ -401,6 +403,22 @@ registry_comes_back(Config) ->
         ets:match(hornbeam_hook_registry, {{load, '$1'}, '_'}) =:= []
     end),
     ok = hornbeam:stop().
+
+%% Who answered for a path still does, workers and handlers, and can still stop doing so.
+scope_crashes(Config) ->
+    _ = start(Config, ["echo"]),
+    ok = hornbeam_hooks:register("f", fun(_) -> 1 end),
+    Scope = whereis(hornbeam_hooks),
+    exit(Scope, kill),
+    hornbeam_test_wait:until(fun() -> not lists:member(whereis(hornbeam_hooks), [Scope, undefined]) end),
+    hornbeam_test_wait:until(fun() -> {ok, 1} =:= hornbeam_hooks:execute("f", undefined, []) end),
+    hornbeam_test_wait:until(fun() ->
+        {ok, {1, [2], #{}}} =:= hornbeam_hooks:execute("echo", undefined, [2])
+    end),
+    ?assert(hornbeam_hooks:unregister("f")),
+    ?assertMatch({error, {service_not_found, _}}, hornbeam_hooks:execute("f", undefined, [])),
+    ok = hornbeam:stop(),
+    ?assertMatch({error, {service_not_found, _}}, hornbeam_hooks:execute("echo", undefined, [2])).
 
 %% Handlers and workers of another node; of the own one where it has them.
 across_nodes(Config) ->

@@ -21,12 +21,16 @@
 -export([from_worker_to_worker/1]).
 -export([ends_with_the_worker/1]).
 -export([a_worker_that_does_not_read/1]).
+-export([scope_crashes/1]).
+-export([keeper_crashes/1]).
+-export([scope_crashes_on_another_node/1]).
 -export([across_nodes/1]).
 -export([worker_on_another_node/1]).
 
 %% Called on other nodes.
 -export([new_subscriber/0]).
 -export([messages_of/1]).
+-export([kill/1]).
 
 all() ->
     [
@@ -43,6 +47,9 @@ all() ->
         from_worker_to_worker,
         ends_with_the_worker,
         a_worker_that_does_not_read,
+        scope_crashes,
+        keeper_crashes,
+        scope_crashes_on_another_node,
         across_nodes,
         worker_on_another_node
     ].
@@ -220,6 +227,66 @@ a_worker_that_does_not_read(Config) ->
     hornbeam_test_server:await_seen(Config, <<"1 publish flood after">>),
     ok = hornbeam:stop().
 
+%% Who had subscribed has, also more than once, and who comes or goes meanwhile counts; all that, in
+%% Erlang and in a worker.
+scope_crashes(Config) ->
+    Port = hornbeam_test_services:start(Config),
+    [<<"ok True">> = hornbeam_test_services:call(Port, "subscribe", Args)
+     || Args <- ["(b'a:b',)", "(b'a:b',)", "(b'a:*',)"]],
+    ok = hornbeam_pubsub:subscribe(<<"a:#">>),
+    [begin
+         Gone = new_subscriber(),
+         ok = hornbeam_pubsub:subscribe(<<"a:b">>, Gone),
+         ?assertEqual(5, hornbeam_pubsub:publish(<<"a:b">>, m)),
+         ok = supervisor:terminate_child(hornbeam_sup, Scope),
+         exit(Gone, kill),
+         ok = hornbeam_pubsub:subscribe(<<"late">>),
+         %% Nobody fails for want of a scope.
+         _ = hornbeam_pubsub:publish(<<"a:b">>, lost),
+         {ok, _} = supervisor:restart_child(hornbeam_sup, Scope),
+         await_reached(4, <<"a:b">>),
+         await_reached(1, <<"late">>),
+         ?assert(hornbeam_pubsub:unsubscribe(<<"late">>)),
+         ?assertNot(hornbeam_pubsub:unsubscribe(<<"late">>)),
+         kill(Scope),
+         await_reached(4, <<"a:b">>),
+         await_reached(0, <<"late">>)
+     end || Scope <- [hornbeam_pubsub, hornbeam_pubsub_shapes]],
+    [<<"ok True">> = hornbeam_test_services:call(Port, "unsubscribe", "(b'a:b',)") || _ <- [1, 2]],
+    <<"ok False">> = hornbeam_test_services:call(Port, "unsubscribe", "(b'a:b',)"),
+    ?assertEqual(2, hornbeam_pubsub:publish(<<"a:b">>, m)),
+    ok = hornbeam:stop(),
+    ?assertEqual(1, hornbeam_pubsub:publish(<<"a:b">>, m)).
+
+%% Nor is anything forgotten, or counted twice, by who keeps the list.
+keeper_crashes(_) ->
+    Subscriber = new_subscriber(),
+    [ok = hornbeam_pubsub:subscribe(Pattern, Subscriber) || Pattern <- [<<"a">>, <<"a">>, <<"*">>]],
+    kill(hornbeam_groups),
+    kill(hornbeam_pubsub),
+    await_reached(1, <<"a">>),
+    kill(hornbeam_groups),
+    ?assertEqual([true, true, false],
+                 [hornbeam_pubsub:unsubscribe(<<"a">>, Subscriber) || _ <- [1, 2, 3]]),
+    ?assertEqual(1, hornbeam_pubsub:publish(<<"a">>, m)),
+    exit(Subscriber, kill),
+    await_reached(0, <<"a">>),
+    hornbeam_test_wait:until(fun() -> ets:tab2list(hornbeam_groups) =:= [] end).
+
+%% The other nodes hear of it.
+scope_crashes_on_another_node(_) ->
+    Cluster = {_, [One, Two]} = hornbeam_test_cluster:start(2),
+    Subscriber = hornbeam_test_cluster:call(Two, ?MODULE, new_subscriber, []),
+    ok = hornbeam_test_cluster:call(Two, hornbeam_pubsub, subscribe, [<<"a:*">>, Subscriber]),
+    Reached = fun() ->
+        hornbeam_test_cluster:call(One, hornbeam_pubsub, publish, [<<"a:b">>, m]) =:= 1
+    end,
+    hornbeam_test_wait:until(Reached),
+    [ok = hornbeam_test_cluster:call(Peer, ?MODULE, kill, [Scope])
+     || Peer <- [Two, One], Scope <- [hornbeam_pubsub, hornbeam_pubsub_shapes]],
+    hornbeam_test_wait:until(Reached),
+    hornbeam_test_cluster:stop(Cluster).
+
 %% Subscribers on either node are reached and counted from either, and are gone with their node.
 across_nodes(_) ->
     Cluster = {_, [One, Two]} = hornbeam_test_cluster:start(2),
@@ -251,6 +318,16 @@ worker_on_another_node(Config) ->
     hornbeam_test_cluster:stop(Cluster).
 
 %%% Internal
+
+await_reached(Count, Topic) ->
+    hornbeam_test_wait:until(fun() -> hornbeam_pubsub:publish(Topic, m) =:= Count end).
+
+%% Kill a named process, and wait for its successor.
+kill(Name) ->
+    Pid = whereis(Name),
+    exit(Pid, kill),
+    hornbeam_test_wait:until(fun() -> not lists:member(whereis(Name), [Pid, undefined]) end),
+    ok.
 
 %% A process that keeps what it gets.
 new_subscriber() ->

@@ -27,5 +27,6 @@ start_tree() ->
     ok = hornbeam_state:create_table(hornbeam_config:node_option(state_max_memory)),
     ok = hornbeam_functions:create_table(),
     ok = hornbeam_hook_registry:create_table(),
+    ok = hornbeam_groups:create_table(),
     ok = hornbeam_pool:create_table(),
     hornbeam_sup:start_link().

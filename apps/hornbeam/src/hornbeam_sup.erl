@@ -23,6 +23,7 @@ init([]) ->
     State = #{id => hornbeam_state, start => {hornbeam_state, start_link, []}},
     Servers = #{id => hornbeam_servers_sup, start => {hornbeam_servers_sup, start_link, []},
                 type => supervisor, shutdown => infinity},
+    Scopes = hornbeam_pubsub:scopes() ++ hornbeam_hook_registry:scopes(),
     {ok, {#{strategy => one_for_one, intensity => 5, period => 10},
-          [State] ++ hornbeam_pubsub:child_specs() ++ hornbeam_hook_registry:child_specs() ++
+          [State] ++ hornbeam_groups:child_specs(Scopes) ++ hornbeam_hook_registry:child_specs() ++
               [Servers]}}.

@@ -18,6 +18,7 @@
 
 %% API
 -export([child_specs/0]).
+-export([scopes/0]).
 -export([create_table/0]).
 -export([start_link/0]).
 -export([register_handler/2]).
@@ -51,8 +52,11 @@
 
 -spec child_specs() -> [supervisor:child_spec()].
 child_specs() ->
-    [#{id => ?SCOPE, start => {pg, start_link, [?SCOPE]}},
-     #{id => ?MODULE, start => {?MODULE, start_link, []}}].
+    [#{id => ?MODULE, start => {?MODULE, start_link, []}}].
+
+-spec scopes() -> [hornbeam_groups:scope()].
+scopes() ->
+    [?SCOPE].
 
 %% @doc The caller owns the table.
 -spec create_table() -> ok.
@@ -82,19 +86,19 @@ join(Path) ->
         false ->
             _ = ets:insert_new(?TABLE, {{load, self()}, 0}) andalso
                 gen_server:cast(?MODULE, {watch, self()}),
-            pg:join(?SCOPE, Path, self())
+            hornbeam_groups:join(?SCOPE, Path, self())
     end.
 
 %% @doc The calling worker no longer does; whether it did.
 -spec leave(path()) -> boolean().
 leave(Path) ->
-    pg:leave(?SCOPE, Path, self()) =:= ok.
+    hornbeam_groups:leave(?SCOPE, Path, self()) =:= ok.
 
 %% @doc The calling worker is about to end.
 -spec leave_all() -> ok.
 leave_all() ->
     case ets:member(?TABLE, {load, self()}) of
-        true -> lists:foreach(fun leave/1, pg:which_groups(?SCOPE));
+        true -> lists:foreach(fun leave/1, hornbeam_groups:groups_of(?SCOPE, self()));
         false -> ok
     end.
 
@@ -132,17 +136,17 @@ init([]) ->
     %% After a crash handlers and workers are still in the table, and the scope has forgotten this
     %% process.
     Paths = [Path || [Path] <- ets:match(?TABLE, {{handler, '$1'}, '_'})],
-    lists:foreach(fun(Path) -> ok = pg:join(?SCOPE, Path, self()) end, Paths),
+    lists:foreach(fun(Path) -> ok = hornbeam_groups:join(?SCOPE, Path, self()) end, Paths),
     Workers = [Pid || [Pid] <- ets:match(?TABLE, {{load, '$1'}, '_'})],
     {ok, lists:foldl(fun watch/2, #{}, Workers)}.
 
 -spec handle_call(term(), gen_server:from(), state()) -> {reply, term(), state()}.
 handle_call({register, Path, Handler}, _From, State) ->
     true = ets:insert(?TABLE, {{handler, Path}, Handler}),
-    _ = is_member(Path, self()) orelse pg:join(?SCOPE, Path, self()),
+    _ = is_member(Path, self()) orelse hornbeam_groups:join(?SCOPE, Path, self()),
     {reply, ok, State};
 handle_call({unregister, Path}, _From, State) ->
-    _ = pg:leave(?SCOPE, Path, self()),
+    _ = hornbeam_groups:leave(?SCOPE, Path, self()),
     {reply, ets:take(?TABLE, {handler, Path}) =/= [], State}.
 
 -spec handle_cast({watch, pid()}, state()) -> {noreply, state()}.
@@ -174,10 +178,10 @@ watch(Worker, State) ->
     State#{monitor(process, Worker) => Worker}.
 
 is_member(Path, Pid) ->
-    lists:member(Pid, pg:get_local_members(?SCOPE, Path)).
+    hornbeam_groups:is_member(?SCOPE, Path, Pid).
 
 not_found(Path) ->
-    Near = hornbeam_near:names(Path, pg:which_groups(?SCOPE)),
+    Near = hornbeam_near:names(Path, hornbeam_groups:which_groups(?SCOPE)),
     {error, {service_not_found, #{path => Path, near => Near}}}.
 
 load(Pid) ->

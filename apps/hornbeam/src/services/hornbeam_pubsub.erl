@@ -17,7 +17,8 @@
 %%
 %% Subscriptions are members of groups of {@link pg}: of the scope `hornbeam_pubsub' for topics and
 %% patterns, and of the scope `hornbeam_pubsub_shapes' for the shapes of the patterns in use (see
-%% {@link hornbeam_topic}). So every node knows all subscribers, and publishing asks nobody.
+%% {@link hornbeam_topic}). So every node knows all subscribers, and publishing asks nobody. Where a
+%% scope crashes, {@link hornbeam_groups} makes up for it.
 -module(hornbeam_pubsub).
 
 %% API
@@ -28,7 +29,7 @@
 -export([publish/2]).
 
 %% internal
--export([child_specs/0]).
+-export([scopes/0]).
 -export([subscribe_worker/1]).
 -export([unsubscribe_worker/1]).
 -export([publish_encoded/2]).
@@ -85,9 +86,9 @@ publish(Topic, Message) when is_binary(Topic) ->
 %%% For the tree and the workers
 
 %% @private
--spec child_specs() -> [supervisor:child_spec()].
-child_specs() ->
-    [#{id => Scope, start => {pg, start_link, [Scope]}} || Scope <- [?SCOPE, ?SHAPES]].
+-spec scopes() -> [hornbeam_groups:scope()].
+scopes() ->
+    [?SCOPE, ?SHAPES].
 
 %% @private One more subscription of the calling worker.
 -spec subscribe_worker(Pattern :: binary()) -> ok | {error, error()}.
@@ -135,10 +136,10 @@ publish_encoded(Topic, Blob, Processes, Workers) ->
 join(Kind, Text, Pid) when is_binary(Text) ->
     case hornbeam_topic:read_pattern(Text) of
         {ok, Topic} when is_binary(Topic) ->
-            pg:join(?SCOPE, {Kind, Topic}, Pid);
+            hornbeam_groups:join(?SCOPE, {Kind, Topic}, Pid);
         {ok, Pattern} ->
-            ok = pg:join(?SCOPE, {Kind, Pattern}, Pid),
-            pg:join(?SHAPES, hornbeam_topic:shape(Pattern), Pid);
+            ok = hornbeam_groups:join(?SCOPE, {Kind, Pattern}, Pid),
+            hornbeam_groups:join(?SHAPES, hornbeam_topic:shape(Pattern), Pid);
         {error, invalid_pattern} ->
             {error, {invalid_pattern, #{pattern => Text}}}
     end.
@@ -146,7 +147,7 @@ join(Kind, Text, Pid) when is_binary(Text) ->
 leave(Kind, Text, Pid) when is_binary(Text) ->
     case hornbeam_topic:read_pattern(Text) of
         {ok, Subject} ->
-            case pg:leave(?SCOPE, {Kind, Subject}, Pid) of
+            case hornbeam_groups:leave(?SCOPE, {Kind, Subject}, Pid) of
                 ok ->
                     leave_shape(Subject, Pid),
                     true;
@@ -160,11 +161,11 @@ leave(Kind, Text, Pid) when is_binary(Text) ->
 leave_shape(Topic, _) when is_binary(Topic) ->
     ok;
 leave_shape(Pattern, Pid) ->
-    ok = pg:leave(?SHAPES, hornbeam_topic:shape(Pattern), Pid).
+    ok = hornbeam_groups:leave(?SHAPES, hornbeam_topic:shape(Pattern), Pid).
 
 %% All subjects that may have subscribers to this topic.
 subjects(Topic) ->
-    case pg:which_groups(?SHAPES) of
+    case hornbeam_groups:which_groups(?SHAPES) of
         [] ->
             [Topic];
         Shapes ->
