@@ -389,6 +389,20 @@ class Frames:
 
         return "closed"
 
+    def status_of(self, stream_id: int) -> str:
+        """The status of a stream's response, or how the connection ended before it."""
+        while (frame := self.read_frame()) is not None:
+            if isinstance(frame, frames.GoAwayFrame):
+                return f"connection {ERRORS[frame.error_code]}"
+
+            if isinstance(frame, frames.HeadersFrame):
+                fields = dict(self._decoder.decode(frame.data, raw=True))
+
+                if frame.stream_id == stream_id:
+                    return fields[b":status"].decode()
+
+        return "closed"
+
 
 def connect(url: str, receive_buffer: int | None) -> socket.socket:
     parts = urlsplit(url)
