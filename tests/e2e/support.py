@@ -23,19 +23,28 @@ _server_numbers = count(1)
 
 @contextmanager
 def serving(
-    node: Node, app: str, options: str = "#{}", *, name: str | None = None
+    node: Node,
+    app: str,
+    options: str = "#{}",
+    *,
+    name: str | None = None,
+    app_dir: Path | None = None,
 ) -> Iterator[str]:
     """Serve an application of `apps`; gives the URL.
 
     Args:
         node: where.
-        app: `module:attribute`.
+        app: `module:attribute`, of `apps` unless a folder is given.
         options: text of an Erlang map, on top of the defaults of `Node.start_server`.
         name: of the server; one of its own where not given.
+        app_dir: folder of the module.
     """
     name = name or f"e2e_{next(_server_numbers)}"
     url = node.start_server(
-        f"e2e.apps.{app}", options, name=name, app_dir=E2E_DIR.parent
+        app if app_dir else f"e2e.apps.{app}",
+        options,
+        name=name,
+        app_dir=app_dir or E2E_DIR.parent,
     )
 
     try:

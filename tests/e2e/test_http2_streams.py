@@ -34,7 +34,9 @@ def name() -> str:
     return uuid.uuid4().hex
 
 
-def told(client: Client, *headers: tuple[str, str], method: str = "GET") -> dict[str, object]:
+def told(
+    client: Client, *headers: tuple[str, str], method: str = "GET"
+) -> dict[str, object]:
     stream_id = client.request("/scope?x=1", method=method, headers=headers)
     answer = client.finish(stream_id)
     assert answer.status == 200, answer
@@ -249,7 +251,11 @@ def test_answer_without_the_body(client: Client) -> None:
 def test_request_trailers_behind_a_known_length(client: Client) -> None:
     """They are skipped; the body is complete by its length."""
     stream_id = client.request(
-        "/echo", method="POST", headers=[("content-length", "4")], body=b"body", ends=False
+        "/echo",
+        method="POST",
+        headers=[("content-length", "4")],
+        body=b"body",
+        ends=False,
     )
     client.h2.send_headers(stream_id, [("x-sum", "1")], end_stream=True)
     client.flush()
