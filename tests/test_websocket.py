@@ -194,6 +194,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         ),
         pytest.param([CLOSE], [FORBIDDEN], id="close before accept"),
         pytest.param([close(code=4001, reason="x")], [FORBIDDEN], id="code of a 403"),
+        pytest.param([close(reason=[{}])], [FORBIDDEN], id="reason as of FastAPI"),
         pytest.param(
             [deny(401, headers=[(b"X", b"y")]), part(b"no")],
             [("response", 401, [(b"x", b"y")], b"no")],

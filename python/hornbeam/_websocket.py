@@ -365,7 +365,7 @@ class WebSocketSession(Session):
             self.go_away()
 
     def _refuse(self, message: Message) -> None:
-        messages.parse_close(message)
+        # Code and reason reach nobody, and FastAPI gives a list for the reason.
         self._stage = _CLOSED
         self._host.post(protocol.response(self._request_id, 403, [], b""))
         self._finish(_GONE, "")
