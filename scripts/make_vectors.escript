@@ -184,6 +184,7 @@ life_packets() ->
 
 request_packets() ->
     [{request_get, node, [{request, 17, scope(<<"GET">>, headers()), <<>>, false}]},
+     {request_tls, node, [{request, 21, tls_scope(), <<>>, false}]},
      {request_post, node,
       [{request, 18, scope(<<"POST">>, [{<<"content-length">>, <<"11">>}]), <<"hello">>, true},
        {body, 18, <<" world">>, false}]},
@@ -245,6 +246,12 @@ call_packets() ->
      {reply_error, node, [{reply, 4, error, {not_an_integer, #{}}}]},
      {calls_in_a_batch, worker,
       [{call, 6, state_get, {<<"a">>}}, {call, 7, state_get, {<<"b">>}}]}].
+
+tls_scope() ->
+    Http = setelement(2, scope(<<"GET">>, []), <<"https">>),
+    Certificate = <<"-----BEGIN CERTIFICATE-----\nAAEC\n-----END CERTIFICATE-----\n">>,
+    Tls = {16#0304, 16#1301, Certificate, [Certificate], <<"CN=größe"/utf8>>},
+    setelement(9, Http, #{tls => Tls}).
 
 scope(Method, Headers) ->
     {Method, <<"http">>, <<"1.1">>, <<"/items/3">>, <<"q=1">>, Headers,

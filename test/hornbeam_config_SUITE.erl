@@ -111,6 +111,8 @@ every_option_is_checked(_) ->
 %% What users write, beside what becomes of it.
 accepted_forms(_) ->
     Fun = fun() -> ok end,
+    Files = #{keyfile => undefined, password => undefined},
+    {ok, Port80} = hornbeam_bind:read(<<"127.0.0.1:80">>),
     Forms = [
         {worker_class, wsgi, wsgi},
         {loop, trio, trio},
@@ -131,7 +133,15 @@ accepted_forms(_) ->
         {server_header, "me", <<"me">>},
         {max_body, 0, 0},
         {verify, verify_peer, verify_peer},
-        {sni, [{"a.example", #{certfile => "x"}}], [{<<"a.example">>, #{certfile => "x"}}]},
+        {sni, [{"A.example", #{certfile => "x"}}, {<<"*.b">>, #{certfile => "y", keyfile => "z"}}], [
+            {<<"a.example">>, Files#{certfile => <<"x">>}},
+            {<<"*.b">>, Files#{certfile => <<"y">>, keyfile => <<"z">>}}
+        ]},
+        {ssl_redirect, off, off},
+        {ssl_redirect, "127.0.0.1:80", {[Port80], bound}},
+        {ssl_redirect, {["127.0.0.1:80"], 8443}, {[Port80], 8443}},
+        {socket_mode, 8#660, 8#660},
+        {socket_mode, undefined, undefined},
         {proxy_headers, off, off},
         {proxy_headers, ["10.0.0.0/8", "::1"], [
             {{10, 0, 0, 0}, 8}, {{0, 0, 0, 0, 0, 0, 0, 1}, 128}
@@ -186,6 +196,21 @@ refused_values(_) ->
         {server_header, true},
         {sni, [{a, #{}}]},
         {sni, [a]},
+        {sni, [{"a", #{}}]},
+        {sni, [{"a", #{certfile => 1}}]},
+        {sni, [{"a", #{certfile => "x", certifle => "y"}}]},
+        {sni, [{"a.*", #{certfile => "x"}}]},
+        {sni, [{"*", #{certfile => "x"}}]},
+        {sni, [{"a b", #{certfile => "x"}}]},
+        {sni, [{"a", #{certfile => "x"}}, {"A", #{certfile => "y"}}]},
+        {ssl_redirect, true},
+        {ssl_redirect, "80"},
+        {ssl_redirect, {"127.0.0.1:80", 0}},
+        {ssl_redirect, {"127.0.0.1:80", 65536}},
+        {ssl_redirect, {}},
+        {socket_mode, 8#1000},
+        {socket_mode, -1},
+        {socket_mode, "660"},
         {proxy_headers, []},
         {proxy_headers, ["10.0.0.0/33"]},
         {proxy_headers, ["::1/129"]},
@@ -344,14 +369,28 @@ rules_across_options(_) ->
     Both = #{venv => ".venv", python => "/usr/bin/python3"},
     ?assertMatch([#{key := python}], errors("app", Both)),
     {ok, Config} = hornbeam_config:validate("app", #{}),
+    Tls = #{ssl => true, certfile => <<"a">>},
+    {ok, Address} = hornbeam_bind:read(<<"127.0.0.1:80">>),
+    {ok, Unix} = hornbeam_bind:read(<<"unix:/a">>),
     Rules = [
         {#{max_requests_jitter => 5}, [max_requests_jitter]},
         {#{max_requests_jitter => 5, max_requests => 10}, []},
         {#{ssl => true}, [certfile]},
         {#{certfile => <<"a">>}, [certfile]},
-        {#{ssl => true, certfile => <<"a">>}, []},
-        {#{ssl => true, certfile => <<"a">>, verify => verify_peer}, [cacertfile]},
-        {#{ssl => true, certfile => <<"a">>, verify => verify_peer, cacertfile => <<"b">>}, []}
+        {
+            #{keyfile => <<"a">>, password => <<"b">>, sni => [{<<"a">>, #{}}]},
+            [keyfile, password, sni]
+        },
+        {#{verify => verify_peer, cacertfile => <<"a">>}, [cacertfile, verify]},
+        {#{ssl_redirect => {[Address], 443}}, [ssl_redirect]},
+        {Tls, []},
+        {Tls#{verify => verify_peer}, [cacertfile]},
+        {Tls#{verify => verify_peer, cacertfile => <<"b">>}, []},
+        {Tls#{cacertfile => <<"b">>}, [verify]},
+        {Tls#{ssl_redirect => {[Address], bound}}, []},
+        {Tls#{ssl_redirect => {[Address], bound}, bind => [Address]}, [ssl_redirect]},
+        {Tls#{ssl_redirect => {[Address], bound}, bind => [Unix]}, [ssl_redirect]},
+        {Tls#{ssl_redirect => {[Address], 443}, bind => [Unix]}, []}
     ],
     [
         ?assertEqual({Given, Keys}, {Given, keys_together(maps:merge(Config, Given))})
@@ -380,6 +419,19 @@ secrets_are_masked(_) ->
     Masked = hornbeam_config:mask(Config#{password := <<"s3cret">>}),
     ?assertMatch(#{env := #{<<"KEY">> := <<"***">>}, password := <<"***">>}, Masked),
     ?assertEqual(undefined, map_get(password, hornbeam_config:mask(Config))),
+    Host = #{certfile => <<"a">>, keyfile => undefined, password => <<"s3cret">>},
+    ?assertEqual(
+        [{<<"a">>, Host#{password := <<"***">>}}, {<<"b">>, Host#{password := undefined}}],
+        map_get(
+            sni,
+            hornbeam_config:mask(Config#{
+                sni := [{<<"a">>, Host}, {<<"b">>, Host#{password := undefined}}]
+            })
+        )
+    ),
+    Typo = #{sni => [{"a", #{certfile => "a", keyfiel => "b", password => "s3cret"}}]},
+    [#{key := sni, value := Shown}] = errors("app", Typo),
+    ?assertEqual(nomatch, string:find(io_lib:format("~p", [Shown]), "s3cret")),
     Errors = errors("app", #{password => [s3cret], env => #{"K=" => "s3cret"}}) ++
         errors("app", #{env => [{"K=", "s3cret"}]}),
     ?assertEqual(3, length(Errors)),
@@ -461,13 +513,6 @@ other_values() ->
         max_requests_jitter => 1,
         max_memory => 1073741824,
         http_version => ['HTTP/1.1'],
-        ssl => true,
-        certfile => "cert.pem",
-        keyfile => "key.pem",
-        cacertfile => "ca.pem",
-        password => "p",
-        verify => verify_peer,
-        sni => [{"a", #{}}],
         access_log => json,
         routes => [{'_', []}],
         hooks => #{on_error => fun() -> ok end},

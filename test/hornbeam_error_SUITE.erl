@@ -141,6 +141,16 @@ table() ->
         },
         {{tls_failed, #{message => <<"no key">>}}, <<"setting up TLS failed: no key">>},
         {
+            {tls_failed, #{option => keyfile, file => <<"/k.pem">>, message => <<"no key">>}},
+            <<"setting up TLS failed: keyfile /k.pem: no key">>
+        },
+        {
+            {tls_failed, #{
+                option => certfile, host => <<"a.b">>, file => <<"/c.pem">>, message => <<"bad">>
+            }},
+            <<"setting up TLS failed: certfile of a.b /c.pem: bad">>
+        },
+        {
             {venv_not_found, #{venv => <<".v">>, python => <<".v/bin/python">>}},
             <<"the virtual environment .v is missing or broken: .v/bin/python is not there, "
                 "or is not executable">>

@@ -15,6 +15,7 @@ __all__ = ("ScopeFactory",)
 
 _MAX_CACHED_TEXTS: Final = 256
 _ROOT_PATH: Final = Atom("root_path")
+_TLS: Final = Atom("tls")
 
 
 class ScopeFactory:
@@ -33,8 +34,8 @@ class ScopeFactory:
     def __init__(self, root_path: str) -> None:
         self.state = None
         self._root_path = root_path
-        # Methods, schemes, versions and the server's own address are few, so that they
-        # are decoded once; bounded, as a client can make up methods.
+        # Methods, schemes, versions, the server's own address and certificate are few,
+        # so that they are decoded once; bounded, as a client can make up methods.
         self._texts: dict[bytes, str] = {}
 
     def make(self, fields: object) -> Scope:
@@ -121,10 +122,33 @@ class ScopeFactory:
         if root_path and raw_path != b"*":
             scope["path"] = root_path + scope["path"]
 
+        if _TLS in extra:
+            scope["extensions"]["tls"] = self._make_tls(*extra[_TLS])
+
         if self.state is not None:
             scope["state"] = dict(self.state)
 
         return scope
+
+    def _make_tls(
+        self,
+        version: int,
+        cipher_suite: int,
+        server_cert: bytes,
+        client_certs: list[bytes],
+        client_name: bytes | None,
+    ) -> dict[str, Any]:
+        """Make the extension as ASGI's TLS specification has it."""
+        text = self._texts.get
+        return {
+            "server_cert": text(server_cert) or self._decode(server_cert),
+            "client_cert_chain": [cert.decode() for cert in client_certs],
+            "client_cert_name": None if client_name is None else client_name.decode(),
+            # A client whose certificate is not good gets no connection.
+            "client_cert_error": None,
+            "tls_version": version,
+            "cipher_suite": cipher_suite,
+        }
 
     def _decode(self, text: bytes) -> str:
         # Of a unix socket's path: bytes that are no UTF-8.

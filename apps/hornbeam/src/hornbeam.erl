@@ -136,12 +136,17 @@ with_application(Fun) ->
 start_server(Name, App, Options) ->
     case hornbeam_config:validate(App, Options) of
         {ok, Config} ->
-            case hornbeam_config:python_executable(Config) of
-                {ok, Python} -> hornbeam_starter:start(Name, Config, Python);
-                {error, Reason} -> {error, Reason}
-            end;
+            start_checked(Name, Config);
         {error, Reason} ->
             {error, Reason}
+    end.
+
+%% Files that are not there, or not what they should be, are found before a worker is started.
+start_checked(Name, Config) ->
+    case {hornbeam_config:python_executable(Config), hornbeam_tls:check(Config)} of
+        {{ok, Python}, ok} -> hornbeam_starter:start(Name, Config, Python);
+        {{error, Reason}, _} -> {error, Reason};
+        {_, {error, Reason}} -> {error, Reason}
     end.
 
 is_running() ->

@@ -29,6 +29,8 @@
     bind := [hornbeam_bind:address(), ...],
     %% Addresses to listen on: "ip:port", "[v6]:port", "host:port", ":port" (all of IPv4) or
     %% "unix:/path". Default "127.0.0.1:8000".
+    socket_mode := 0..8#777 | undefined,
+    %% Permissions of unix sockets in `bind'. Default: as the umask of the node leaves them.
     worker_class := asgi | wsgi | auto,
     %% The interface of the application; `auto', the default, looks at the callable.
     workers := 1..1024,
@@ -102,12 +104,22 @@
     date_header := boolean(),
     %% Whether responses carry `date'. Default true.
     ssl := boolean(),
+    %% Whether `bind' takes HTTPS in place of HTTP. Default false.
     certfile := binary() | undefined,
+    %% The server's certificate as PEM, followed by those that sign it.
     keyfile := binary() | undefined,
-    cacertfile := binary() | undefined,
+    %% Its private key. Default: it is in `certfile'.
     password := binary() | undefined,
+    %% Of an encrypted private key.
+    cacertfile := binary() | undefined,
+    %% Certificates of those who sign clients' ones.
     verify := verify_none | verify_peer,
-    sni := [{binary(), map()}],
+    %% Whether a client must have a certificate. Default `verify_none'.
+    sni := [{Host :: binary(), hornbeam_identity:source()}],
+    %% Other certificates for other names, "*.name" for all names of one label more. Default none.
+    ssl_redirect := off | {[hornbeam_bind:address(), ...], Port :: inet:port_number() | bound},
+    %% Where plain HTTP is answered with the URL with TLS, and the port of that: `bound' means the
+    %% first of `bind'. Default `off'.
     websocket_timeout := time_ms() | infinity,
     %% A WebSocket from which nothing has come for so long is closed. Default 60000 ms.
     websocket_ping := time_ms() | infinity,
@@ -161,6 +173,7 @@
 defaults() ->
     #{
         bind => <<"127.0.0.1:8000">>,
+        socket_mode => undefined,
         worker_class => auto,
         workers => cores(),
         threads => 8,
@@ -204,6 +217,7 @@ defaults() ->
         password => undefined,
         verify => verify_none,
         sni => [],
+        ssl_redirect => off,
         websocket_timeout => 60000,
         websocket_ping => 20000,
         websocket_max_frame_size => 16777216,
@@ -227,13 +241,6 @@ unsupported() ->
         max_requests,
         max_requests_jitter,
         max_memory,
-        ssl,
-        certfile,
-        keyfile,
-        cacertfile,
-        password,
-        verify,
-        sni,
         access_log,
         routes,
         hooks,
@@ -365,9 +372,15 @@ sorted(Map) ->
     lists:sort(maps:to_list(Map)).
 
 mask(password, Value) when Value =/= undefined -> ?MASK;
+mask(sni, Hosts) when is_list(Hosts) -> [mask_host(Host) || Host <- Hosts];
 mask(env, Env) when is_map(Env) -> maps:map(fun(_, _) -> ?MASK end, Env);
 mask(env, Env) when is_list(Env) -> ?MASK;
 mask(_, Value) -> Value.
+
+mask_host({Host, #{password := Password} = Options}) ->
+    {Host, Options#{password := mask(password, Password)}};
+mask_host(Other) ->
+    Other.
 
 %% A name without a slash is looked up in PATH, as a shell does it.
 find_executable(Python) ->

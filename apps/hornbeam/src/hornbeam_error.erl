@@ -85,6 +85,11 @@ sentence(python_not_found, Facts) ->
     ["the Python interpreter ", fact(python, Facts), " was not found, or is not executable"];
 sentence(startup_timeout, Facts) ->
     ["the application's startup took longer than ", fact(timeout_ms, Facts), " ms"];
+sentence(tls_failed, Facts = #{option := _, file := _}) ->
+    [
+        ["setting up TLS failed: ", fact(option, Facts), of_host(Facts), " "],
+        [fact(file, Facts), ": ", fact(message, Facts)]
+    ];
 sentence(tls_failed, Facts) ->
     ["setting up TLS failed: ", fact(message, Facts)];
 sentence(venv_not_found, Facts) ->
@@ -109,6 +114,9 @@ invalid_option(#{key := Key, value := Value, expected := Expected}) ->
     [print(Key), " is ", print(Value), ", expected ", text(Expected)];
 invalid_option(Error) ->
     print(Error).
+
+of_host(#{host := Host}) -> [" of ", text(Host)];
+of_host(_) -> "".
 
 on_new_line(#{traceback := Traceback}) ->
     [$\n, text(Traceback)];

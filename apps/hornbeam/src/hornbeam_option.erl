@@ -23,6 +23,7 @@
 %% @doc Checks one option and brings its value into the form that the server works with.
 -spec check(key(), term()) -> result().
 check(bind, Value) -> check_bind(Value);
+check(socket_mode, Value) -> hornbeam_form:optional(Value, fun check_socket_mode/1);
 check(worker_class, Value) -> hornbeam_form:one_of(Value, [asgi, wsgi, auto]);
 check(workers, Value) -> hornbeam_form:integer(Value, 1, 1024);
 check(threads, Value) -> hornbeam_form:integer(Value, 1, 1024);
@@ -64,6 +65,7 @@ check(cacertfile, Value) -> hornbeam_form:optional(Value, fun hornbeam_form:path
 check(password, Value) -> hornbeam_form:optional(Value, fun hornbeam_form:any_text/1);
 check(verify, Value) -> hornbeam_form:one_of(Value, [verify_none, verify_peer]);
 check(sni, Value) -> check_sni(Value);
+check(ssl_redirect, Value) -> check_ssl_redirect(Value);
 check(websocket_timeout, Value) -> hornbeam_form:time_or_infinity(Value);
 check(websocket_ping, Value) -> hornbeam_form:time_or_infinity(Value);
 check(websocket_max_frame_size, Value) -> hornbeam_form:integer_or_infinity(Value, 1);
@@ -119,6 +121,12 @@ check_binds([Text | Texts], Addresses) ->
             end;
         {error, Expected} ->
             {error, [Expected, " in place of \"", Text, "\""]}
+    end.
+
+check_socket_mode(Value) ->
+    case hornbeam_form:integer(Value, 0, 8#777) of
+        {ok, Mode} -> {ok, Mode};
+        {error, _} -> {error, "permissions like 8#660, up to 8#777"}
     end.
 
 %% Two listeners on port 0 get a port each.
@@ -194,15 +202,57 @@ check_http_version(Value) ->
     end.
 
 check_sni(Value) ->
-    hornbeam_form:each(Value, fun check_sni_host/1, "a list of {Host, Options}").
-
-check_sni_host({Host, #{} = Options}) ->
-    case hornbeam_form:any_text(Host) of
-        {ok, Text} -> {ok, {Text, Options}};
+    Expected = "a list of {Host, #{certfile => Path, keyfile => Path}}",
+    case hornbeam_form:each(Value, fun check_sni_host/1, Expected) of
+        {ok, Hosts} -> check_sni_once(Hosts);
         {error, _} = Error -> Error
+    end.
+
+check_sni_once(Hosts) ->
+    Names = [Name || {Name, _} <- Hosts],
+    case Names -- lists:usort(Names) of
+        [] -> {ok, Hosts};
+        [Name | _] -> {error, ["every host once; ", Name, " comes again"]}
+    end.
+
+check_sni_host({Host, #{certfile := _} = Given}) ->
+    Options = maps:merge(#{keyfile => undefined, password => undefined}, Given),
+    Checked = maps:map(fun check_sni_option/2, Options),
+    Wrong = [error || {_, {error, _}} <- maps:to_list(Checked)],
+    case {check_sni_name(Host), Wrong} of
+        {{ok, Name}, []} -> {ok, {Name, maps:map(fun(_, {ok, Value}) -> Value end, Checked)}};
+        {_, _} -> {error, "a host with its files"}
     end;
 check_sni_host(_) ->
     {error, "{Host, Options}"}.
+
+check_sni_option(certfile, Value) -> hornbeam_form:path(Value);
+check_sni_option(Key, Value) when Key =:= keyfile; Key =:= password -> check(Key, Value);
+check_sni_option(_, _) -> {error, "certfile, keyfile or password"}.
+
+%% Names in a handshake are ASCII (RFC 6066 3).
+check_sni_name(Host) ->
+    Label = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})",
+    Pattern = ["\\A(?:\\*\\.)?", Label, "(?:\\.", Label, ")*\\z"],
+    case hornbeam_form:matching(Host, Pattern, "a host name") of
+        {ok, Name} -> {ok, string:lowercase(Name)};
+        {error, _} = Error -> Error
+    end.
+
+check_ssl_redirect(off) ->
+    {ok, off};
+check_ssl_redirect({Bind, Port}) when is_integer(Port), Port >= 1, Port =< 65535 ->
+    check_ssl_redirect(Bind, Port);
+check_ssl_redirect(Bind) when not is_tuple(Bind) ->
+    check_ssl_redirect(Bind, bound);
+check_ssl_redirect(_) ->
+    {error, "off, an address, a list of addresses, or {Addresses, Port} with a port from 1 to 65535"}.
+
+check_ssl_redirect(Bind, Port) ->
+    case check_bind(Bind) of
+        {ok, Addresses} -> {ok, {Addresses, Port}};
+        {error, Expected} -> {error, ["off, or ", Expected]}
+    end.
 
 check_proxy_headers(off) ->
     {ok, off};
@@ -282,9 +332,31 @@ check_jitter(_) ->
 
 check_certificate(#{ssl := true, certfile := undefined}) ->
     [{certfile, undefined, "the path of a certificate, because ssl is true"}];
-check_certificate(#{ssl := false, certfile := File}) when is_binary(File) ->
-    [{certfile, File, "ssl => true beside it"}];
-check_certificate(#{verify := verify_peer, cacertfile := undefined}) ->
+check_certificate(#{ssl := false} = Options) ->
+    Unset = #{certfile => undefined, keyfile => undefined, cacertfile => undefined,
+              password => undefined, verify => verify_none, sni => [], ssl_redirect => off},
+    [{Key, Value, "ssl => true beside it"}
+     || {Key, Default} <- maps:to_list(Unset), {ok, Value} <- [maps:find(Key, Options)],
+        Value =/= Default];
+check_certificate(Options) ->
+    check_clients(Options) ++ check_redirect(Options).
+
+%% Whoever names authorities and has no client checked is mistaken in one of both.
+check_clients(#{verify := verify_peer, cacertfile := undefined}) ->
     [{cacertfile, undefined, "the path of CA certificates, because verify is verify_peer"}];
-check_certificate(_) ->
+check_clients(#{verify := verify_none, cacertfile := File}) when File =/= undefined ->
+    [{verify, verify_none, "verify_peer, because cacertfile is set, which is for clients' "
+      "certificates; those that sign the server's own belong into certfile"}];
+check_clients(_) ->
+    [].
+
+check_redirect(#{ssl_redirect := {Addresses, Port}, bind := Bind}) ->
+    Ports = [Bound || #{port := Bound} <- Bind],
+    case [Text || #{text := Text} = Address <- Addresses, is_taken(Address, Bind)] of
+        [Text | _] -> [{ssl_redirect, Text, "an address that is not in bind"}];
+        [] when Port =:= bound, Ports =:= [] ->
+            [{ssl_redirect, bound, "{Addresses, Port}, because bind has no port to lead to"}];
+        [] -> []
+    end;
+check_redirect(_) ->
     [].

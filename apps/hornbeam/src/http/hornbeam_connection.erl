@@ -4,8 +4,8 @@
 %%
 %% Stream handlers do not see the socket. This module does, before Cowboy takes over, and hands
 %% each stream a context: the socket (to cut a connection, which no Cowboy command does), texts of
-%% both addresses (made once per connection rather than per request), and the connection's
-%% activity, which the reaper reads to tell an idle connection from a busy one.
+%% both addresses and the facts of TLS (made once per connection rather than per request), and the
+%% connection's activity, which the reaper reads to tell an idle connection from a busy one.
 -module(hornbeam_connection).
 
 -behaviour(ranch_protocol).
@@ -43,6 +43,9 @@
 -type context() :: #{
     socket := inet:socket() | ssl:sslsocket(),
     transport := module(),
+    %% The socket below TLS, else the same.
+    tcp := inet:socket(),
+    tls := hornbeam_protocol:tls() | undefined,
     client := {binary(), inet:port_number()} | undefined,
     server := {binary(), inet:port_number() | undefined},
     %% Whether a proxy is believed that says otherwise.
@@ -68,18 +71,21 @@ start_link(Ref, Transport, Opts) ->
     {ok, proc_lib:spawn_link(?MODULE, init, [self(), Ref, Transport, Opts])}.
 
 -spec init(pid(), ranch:ref(), module(), cowboy:opts()) -> no_return().
-init(Parent, Ref, Transport, Opts) ->
+init(Parent, Ref, Transport0, Opts) ->
     #{hornbeam := #{connections := Connections} = Server, active_n := ActiveN} = Opts,
+    {ok, Tcp} = ranch:handshake(Ref),
+    Header = proxy_header(Tcp, Server),
+    {Socket, Transport, Tls} = secure(Tcp, Transport0, Opts),
     %% Cowboy's connection process supervises the processes of user-supplied handlers.
     process_flag(trap_exit, true),
-    {ok, Socket} = ranch:handshake(Ref),
-    Header = proxy_header(Socket, Server),
     Activity = atomics:new(5, [{signed, true}]),
     ok = atomics:put(Activity, ?IDLE_SINCE_MS, erlang:monotonic_time(millisecond)),
     Context = (addresses(Header, Transport:peername(Socket), Transport:sockname(Socket), Server))#{
         socket => Socket,
         transport => Transport,
         scheme => scheme(Transport:secure()),
+        tcp => Tcp,
+        tls => Tls,
         activity => Activity,
         active_n => ActiveN
     },
@@ -87,11 +93,21 @@ init(Parent, Ref, Transport, Opts) ->
     keep_http2_out(Parent, Context, Opts),
     serve(Parent, Ref, Context, Opts).
 
+%% With TLS, ALPN has done that.
+keep_http2_out(_Parent, #{tls := Tls}, _Opts) when Tls =/= undefined ->
+    ok;
 keep_http2_out(Parent, Context, Opts = #{hornbeam := #{http_version := Versions}}) ->
     case lists:member('HTTP/2', Versions) orelse hornbeam_preface:await_http1(Parent, Context) of
         http2 -> refuse(505, <<"this HTTP version is not enabled">>, Context, Opts);
         _ -> ok
     end.
+
+secure(Tcp, Transport, #{hornbeam_tls := undefined}) ->
+    {Tcp, Transport, undefined};
+secure(Tcp, _, Opts = #{hornbeam_tls := Table}) ->
+    Material = hornbeam_tls_store:material(Table),
+    {ok, Socket} = hornbeam_handshake:secure(Tcp, Material, Opts),
+    {Socket, hornbeam_tls_socket, hornbeam_tls:facts(Socket, Material)}.
 
 %% @doc A request has begun on this connection: how many are under way.
 -spec stream_began(context()) -> Streams :: pos_integer().
@@ -194,11 +210,12 @@ cut(#{socket := Socket, transport := Transport}) ->
     ok.
 
 %% @doc The same where the end of the connection is the end of the body (HTTP/1.0): a client would
-%% take a closed connection for a complete response, so it gets a reset.
+%% take a closed connection for a complete response, so it gets a reset. Below TLS, which would say
+%% goodbye (`close_notify') and so make it complete.
 -spec reset(context()) -> ok.
-reset(Context = #{socket := Socket, transport := Transport}) ->
-    _ = Transport:setopts(Socket, [{linger, {true, 0}}]),
-    _ = Transport:close(Socket),
+reset(Context = #{tcp := Tcp}) ->
+    _ = inet:setopts(Tcp, [{linger, {true, 0}}]),
+    _ = gen_tcp:close(Tcp),
     cut(Context).
 
 %% @doc End the calling connection now, where Cowboy's parser must not go on: it catches whatever a
@@ -215,15 +232,24 @@ abandon() ->
 %% Cowboy's parser takes a line that ends in LF alone for one that ends in CRLF, until it falls off
 %% its end: the client's fault, not one to fill the log with.
 serve(Parent, Ref, Context = #{socket := Socket, transport := Transport}, Opts) ->
+    Cowboy = cowboy_module(Context),
     try
-        cowboy_http:init(Parent, Ref, Socket, Transport, undefined,
-                         Opts#{hornbeam_connection => Context})
+        Cowboy:init(Parent, Ref, Socket, Transport, undefined,
+                      Opts#{hornbeam_connection => Context})
     catch
         error:Reason:Stack ->
             case lists:any(fun is_parser/1, Stack) of
                 true -> refuse(400, <<"the request could not be read">>, Context, Opts);
                 false -> erlang:raise(error, Reason, Stack)
             end
+    end.
+
+cowboy_module(#{tls := undefined}) ->
+    cowboy_http;
+cowboy_module(#{socket := Socket}) ->
+    case hornbeam_tls:protocol(Socket) of
+        http2 -> cowboy_http2;
+        http1 -> cowboy_http
     end.
 
 is_parser({cowboy_http, parse, _, _}) -> true;

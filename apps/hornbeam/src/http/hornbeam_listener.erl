@@ -29,9 +29,12 @@
 -export_type([opened/0]).
 
 -type opened() :: atomics:atomics_ref().
-%% For each address of `bind' the port it was opened on (1 for a unix socket), 0 before that. Outlives
+%% For each address of `bind', and then of `ssl_redirect', the port it was opened on (1 for a unix
+%% socket), 0 before that. Outlives
 %% the processes of the server: once it has been open it opens by itself after a restart, and has
 %% the ports again that the system chose.
+
+-type place() :: {http | https | redirect, hornbeam_bind:address()}.
 
 -record(state, {
     name :: atom(),
@@ -41,8 +44,12 @@
     pool :: pid() | undefined,
     reaper :: pid(),
     connections :: hornbeam_reaper:table(),
+    %% Certificates of the moment, and who follows their files, once the listener is open.
+    tls :: {hornbeam_tls_store:table(), pid() | undefined} | undefined,
     %% Ranch listeners that are open, with what `info' shows of each.
-    listeners = [] :: [{ranch:ref(), hornbeam_bind:address()}]
+    listeners = [] :: [{ranch:ref(), place()}],
+    %% Files of unix sockets among them, as they were made.
+    files = [] :: [{hornbeam_bind:address(), hornbeam_socket_file:identity()}]
 }).
 
 %% Between attempts to open again after a restart, when the address is still taken.
@@ -63,8 +70,8 @@
 %%% API
 
 -spec new_opened(hornbeam_config:config()) -> opened().
-new_opened(#{bind := Addresses}) ->
-    atomics:new(length(Addresses), []).
+new_opened(Config) ->
+    atomics:new(length(places(Config)), []).
 
 -spec start_link(atom(), hornbeam_config:config(), opened()) -> {ok, pid()} | {error, term()}.
 start_link(Name, Config, Opened) ->
@@ -90,7 +97,7 @@ init({Name, Config, Opened}) ->
     {ok, Reaper} = hornbeam_reaper:start_link(Config, Connections),
     State = #state{name = Name, config = Config, opened = Opened, reaper = Reaper,
                    pool = hornbeam_pool:pool_pid(Name),
-                   connections = Connections},
+                   connections = Connections, tls = new_tls(Config)},
     %% Listeners of a predecessor that was killed: their connections belong to nobody.
     Stale = [Ref || {hornbeam, Owner, _} = Ref <- maps:keys(ranch:info()), Owner =:= Name],
     lists:foreach(fun take_from_predecessor/1, Stale),
@@ -152,6 +159,10 @@ handle_info({'EXIT', Reaper, Reason}, State = #state{reaper = Reaper, config = C
     ?LOG_ERROR(#{what => reaper_down, reason => Reason}),
     {ok, Successor} = hornbeam_reaper:start_link(Config, State#state.connections),
     {noreply, State#state{reaper = Successor}};
+handle_info({'EXIT', Store, Reason}, State = #state{tls = {Table, Store}}) ->
+    ?LOG_ERROR(#{what => tls_store_down, reason => Reason}),
+    {ok, Successor} = start_store(State#state{tls = {Table, undefined}}),
+    {noreply, Successor};
 handle_info({'EXIT', _, normal}, State) ->
     {noreply, State};
 handle_info({'EXIT', _, Reason}, State) ->
@@ -164,35 +175,70 @@ handle_info(Message, State) ->
 terminate(_Reason, State = #state{listeners = Listeners, config = Config}) ->
     Refs = [Ref || {Ref, _} <- Listeners],
     _ = [ranch:suspend_listener(Ref) || Ref <- Refs],
+    _ = [hornbeam_socket_file:remove(Address, Identity) || {Address, Identity} <- State#state.files],
+    lists:foreach(fun keep_others_file/1, Refs),
     #{shutdown_timeout := TimeoutMs} = Config,
     DeadlineMs = erlang:monotonic_time(millisecond) + TimeoutMs,
     %% What is left of the time after the drain is for tasks that go on behind their responses.
     ok = hornbeam_pool:stop_by(State#state.name, State#state.pool, DeadlineMs),
     drain(State, DeadlineMs),
     _ = [ranch:stop_listener(Ref) || Ref <- Refs],
-    lists:foreach(fun hornbeam_socket_file:remove/1, [Address || {_, Address} <- Listeners]).
+    ok.
+
+%% At its stop Ranch deletes what is at the path by then. Without options it does not know the path.
+keep_others_file(Ref) ->
+    Opts = ranch:get_transport_options(Ref),
+    ok = ranch:set_transport_options(Ref, Opts#{socket_opts => []}).
 
 %%% Open
 
-open_all(State = #state{name = Name, config = #{bind := Addresses}}) ->
-    Numbered = lists:zip(lists:seq(1, length(Addresses)), Addresses),
-    open_all([{{hornbeam, Name, N}, with_last_port(N, Address, State)} || {N, Address} <- Numbered],
-             [], State).
+open_all(State0 = #state{name = Name, config = Config}) ->
+    case start_store(State0) of
+        {ok, State} ->
+            Places = places(Config),
+            open_all([{{hornbeam, Name, N}, {Kind, with_last_port(N, Address, State)}}
+                      || {N, {Kind, Address}} <- lists:zip(lists:seq(1, length(Places)), Places)],
+                     [], State);
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+%% Redirects last: they need to know a port of the others.
+places(#{ssl := false, bind := Addresses}) ->
+    [{http, Address} || Address <- Addresses];
+places(#{ssl := true, bind := Addresses, ssl_redirect := Redirect}) ->
+    Redirects = case Redirect of
+        off -> [];
+        {From, _} -> From
+    end,
+    [{https, Address} || Address <- Addresses] ++ [{redirect, Address} || Address <- Redirects].
+
+new_tls(#{ssl := true}) -> {hornbeam_tls_store:new_table(), undefined};
+new_tls(#{ssl := false}) -> undefined.
+
+start_store(State = #state{tls = {Table, undefined}, name = Name, config = Config}) ->
+    case hornbeam_tls_store:start_link(Name, Config, Table) of
+        {ok, Store} -> {ok, State#state{tls = {Table, Store}}};
+        {error, Reason} -> {error, Reason}
+    end;
+start_store(State) ->
+    {ok, State}.
 
 with_last_port(N, Address = #{type := tcp, port := 0}, #state{opened = Opened}) ->
     Address#{port := atomics:get(Opened, N)};
 with_last_port(_, Address, _) ->
     Address.
 
-remember_port({{hornbeam, _, N} = Ref, #{type := tcp}}, #state{opened = Opened}) ->
+remember_port({{hornbeam, _, N} = Ref, {_, #{type := tcp}}}, #state{opened = Opened}) ->
     ok = atomics:put(Opened, N, ranch:get_port(Ref));
-remember_port({{hornbeam, _, N}, #{type := unix}}, #state{opened = Opened}) ->
+remember_port({{hornbeam, _, N}, {_, #{type := unix}}}, #state{opened = Opened}) ->
     ok = atomics:put(Opened, N, 1).
 
 open_all([], Opened, State) ->
-    {ok, State#state{listeners = lists:reverse(Opened)}};
-open_all([Listener = {Ref, Address} | Rest], Opened, State) ->
-    case start_listener(Ref, Address, State) of
+    Files = [{Address, hornbeam_socket_file:identity(Address)} || {_, {_, Address}} <- Opened],
+    {ok, State#state{listeners = lists:reverse(Opened), files = Files}};
+open_all([Listener = {Ref, Place = {_, Address}} | Rest], Opened, State) ->
+    case start_listener(Ref, Place, State) of
         {ok, _} ->
             open_all(Rest, [Listener | Opened], State);
         {error, Reason} ->
@@ -200,11 +246,12 @@ open_all([Listener = {Ref, Address} | Rest], Opened, State) ->
             {error, bind_error(Reason, Address)}
     end.
 
-start_listener(Ref, Address, State = #state{config = Config}) ->
+start_listener(Ref, {Kind, Address}, State = #state{config = Config}) ->
     case hornbeam_socket_file:check_free(Address) of
         ok ->
             ranch:start_listener(Ref, ranch_tcp, transport_opts(Address, Config),
-                                 hornbeam_connection, protocol_opts(State));
+                                 hornbeam_connection,
+                                 maps:merge(protocol_opts(State), kind_opts(Kind, State)));
         {error, Reason} ->
             {error, Reason}
     end.
@@ -222,10 +269,12 @@ bind_error(Reason, #{text := Text}) ->
     {bind_failed, #{address => Text, message => unicode:characters_to_binary(Message)}}.
 
 transport_opts(Address, Config) ->
-    #{max_connections := MaxConnections} = Config,
+    #{max_connections := MaxConnections, socket_mode := SocketMode} = Config,
     Acceptors = min(?MAX_ACCEPTORS, MaxConnections),
     #{
         socket_opts => socket_opts(Address, Config),
+        %% Before anybody is accepted.
+        post_listen_callback => fun(_) -> hornbeam_socket_file:set_mode(Address, SocketMode) end,
         num_acceptors => Acceptors,
         %% Ranch counts for each of its connection supervisors by itself.
         num_conns_sups => Acceptors,
@@ -279,6 +328,22 @@ protocol_opts(#state{name = Name, config = Config, connections = Connections}) -
         max_skip_body_length => ?MAX_SKIPPED_BYTES
     }, hornbeam_http2:options(Config)).
 
+kind_opts(http, _) ->
+    #{hornbeam_tls => undefined};
+kind_opts(https, #state{tls = {Table, _}, config = Config}) ->
+    #{hornbeam_tls => Table,
+      hornbeam_handshake_timeout => hornbeam_handshake:timeout_ms(Config)};
+kind_opts(redirect, State) ->
+    #{hornbeam_tls => undefined, stream_handlers => [hornbeam_redirect],
+      hornbeam_redirect => redirect_port(State)}.
+
+redirect_port(#state{name = Name, config = #{bind := Addresses, ssl_redirect := {_, bound}}}) ->
+    Numbered = lists:zip(lists:seq(1, length(Addresses)), Addresses),
+    [N | _] = [N || {N, #{type := tcp}} <- Numbered],
+    ranch:get_port({hornbeam, Name, N});
+redirect_port(#state{config = #{ssl_redirect := {_, Port}}}) ->
+    Port.
+
 %% Cowboy counts from the end of the last response to the end of the next head. Where the reaper
 %% ends idle connections before that, the head has its time; where idle connections may live
 %% longer, so must this timer, and the reaper watches the head.
@@ -306,12 +371,15 @@ stream_server(Name, Config, Connections) ->
 
 %%% Info
 
-shown({Ref, Address = #{type := tcp}}) ->
+shown({Ref, {Kind, Address = #{type := tcp}}}) ->
     {Ip, Port} = ranch:get_addr(Ref),
     #{address => list_to_binary(inet:ntoa(Ip)), port => Port,
-      url => hornbeam_bind:url(hornbeam_bind:with_port(Address, Port))};
-shown({_, Address = #{path := Path}}) ->
-    #{address => Path, port => undefined, url => hornbeam_bind:url(Address)}.
+      url => hornbeam_bind:url(hornbeam_bind:with_port(Address, Port), scheme(Kind))};
+shown({_, {Kind, Address = #{path := Path}}}) ->
+    #{address => Path, port => undefined, url => hornbeam_bind:url(Address, scheme(Kind))}.
+
+scheme(https) -> <<"https">>;
+scheme(_) -> <<"http">>.
 
 %%% Drain
 

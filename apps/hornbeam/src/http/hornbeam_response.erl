@@ -84,8 +84,8 @@ status(Status) ->
     end.
 
 %% @doc A plain answer of the server itself.
--spec error(Status :: 400..599, Text :: binary(), defaults()) ->
-    {response, 400..599, cowboy:http_headers(), binary()}.
+-spec error(Status :: 300..599, Text :: binary(), defaults()) ->
+    {response, 300..599, cowboy:http_headers(), binary()}.
 error(Status, Text, Defaults) ->
     Body = <<Text/binary, "\n">>,
     Headers = default_headers(Defaults),

@@ -13,6 +13,7 @@
 -export([settled/2]).
 -export([new/3]).
 -export([of_websocket/1]).
+-export([with_tls/2]).
 -export([version/1]).
 -export([takes_trailers/1]).
 
@@ -79,6 +80,12 @@ of_websocket(Scope) ->
 
 websocket_scheme(<<"https">>) -> <<"wss">>;
 websocket_scheme(_) -> <<"ws">>.
+
+%% @doc The scope with what is known of its connection's TLS, where it has any.
+-spec with_tls(hornbeam_protocol:scope(), hornbeam_protocol:tls() | undefined) ->
+    hornbeam_protocol:scope().
+with_tls(Scope, undefined) -> Scope;
+with_tls(Scope, Tls) -> setelement(9, Scope, (element(9, Scope))#{tls => Tls}).
 
 %% @doc HTTP version as ASGI writes it.
 -spec version(cowboy:http_version()) -> binary().

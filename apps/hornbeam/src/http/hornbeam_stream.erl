@@ -388,8 +388,9 @@ admit(Stream0 = #stream{id = StreamId}, Req) ->
     end.
 
 scope(Req, #stream{handshake = Handshake, connection = Connection}) ->
-    #{client := Client, server := Address, via := Via} = Connection,
-    Scope = hornbeam_proxy:scope(hornbeam_scope:new(Req, Client, Address), Via),
+    #{client := Client, server := Address, via := Via, tls := Tls} = Connection,
+    Plain = hornbeam_scope:with_tls(hornbeam_scope:new(Req, Client, Address), Tls),
+    Scope = hornbeam_proxy:scope(Plain, Via),
     case Handshake of
         undefined -> Scope;
         _ -> hornbeam_scope:of_websocket(Scope)

@@ -13,8 +13,8 @@
 -export([decode/1]).
 -export([atoms/0]).
 
--export_type([message/0, to_worker/0, from_worker/0, encoded/0, scope/0, headers/0,
-              request_id/0, call_id/0, invoke_id/0, stream_id/0, close_code/0, decode_error/0]).
+-export_type([message/0, to_worker/0, from_worker/0, encoded/0, scope/0, tls/0,
+              headers/0, request_id/0, call_id/0, invoke_id/0, stream_id/0, close_code/0, decode_error/0]).
 
 -type request_id() :: pos_integer().
 %% Chosen by the node, never used twice in a worker's life.
@@ -40,8 +40,12 @@
                   RawPath :: binary(), QueryString :: binary(), headers(),
                   Client :: address(), Server :: address(), scope_extra()}.
 
--type scope_extra() :: #{root_path => binary()}.
+-type scope_extra() :: #{root_path => binary(), tls => tls()}.
 %% What few requests have; `root_path' in place of the setting of that name.
+
+-type tls() :: {Version :: 0..65535, CipherSuite :: 0..65535, ServerCertificate :: binary(),
+                ClientCertificates :: [binary()], ClientName :: binary() | undefined}.
+%% Numbers as IANA has them, certificates as PEM, the name as RFC 4514 writes it.
 
 -type to_worker() ::
     {configure, map()}
