@@ -21,6 +21,7 @@ import re
 import shlex
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -188,7 +189,7 @@ class PageRun:
         words = shlex.split(command)
 
         if words[0] == "curl":
-            return curl(words[1:])
+            return curl(words[1:], self._folder)
 
         if words[:2] == ["make", "run"]:
             return self._make_run(dict(word.split("=", 1) for word in words[2:]))
@@ -278,8 +279,14 @@ class PageRun:
         assert process.returncode == 0, printed
 
 
-def curl(words: list[str]) -> str:
-    """Do what curl does, for those of its options that the pages use."""
+def curl(words: list[str], folder: Path) -> str:
+    """Do what curl does, for those of its options that the pages use.
+
+    Args:
+        words: what follows the command's name.
+        folder: in which it would run.
+    """
+    authority: Path | None = None
     method, url, shows_head = "", "", False
     headers: list[tuple[str, str]] = []
     rest = iter(words)
@@ -292,11 +299,19 @@ def curl(words: list[str]) -> str:
         elif word == "-H":
             name, value = next(rest).split(": ")
             headers.append((name, value))
+        elif word == "--cacert":
+            authority = folder / next(rest)
         else:
-            assert word.startswith("http://"), f"curl {word} is not done here"
+            assert word.startswith(("http://", "https://")), f"{word} is not done here"
             url = word
 
-    answer = httpx.request(method or "GET", url, headers=headers, timeout=30)
+    answer = httpx.request(
+        method or "GET",
+        url,
+        headers=headers,
+        timeout=30,
+        verify=authority is None or ssl.create_default_context(cafile=authority),
+    )
     head = f"{answer.http_version} {answer.status_code} {answer.reason_phrase}\n"
     head += "".join(f"{name}: {value}\n" for name, value in answer.headers.items())
     return (head + "\n" if shows_head else "") + answer.text

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import select
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterable
@@ -85,8 +86,10 @@ class Connection:
     """A client's connection.
 
     Args:
-        url: of the server: `http://…`, or `unix:/path`.
+        url: of the server: `http://…`, `https://…` or `unix:/path`.
         receive_buffer: bytes the kernel holds for a client that does not read.
+        tls: with TLS; its end without a goodbye is then a cut as well.
+        server_name: what the client asks for in the handshake.
     """
 
     def __init__(
@@ -95,9 +98,17 @@ class Connection:
         *,
         timeout: float = TIMEOUT_SECONDS,
         receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
+        server_name: str | None = "localhost",
     ) -> None:
         self.buffer = b""
         self.socket = _connect(url, timeout, receive_buffer)
+
+        if tls is not None:
+            # Closes the socket where the handshake fails.
+            self.socket = tls.wrap_socket(
+                self.socket, server_hostname=server_name, suppress_ragged_eofs=False
+            )
 
     def __enter__(self) -> Connection:
         return self
@@ -193,7 +204,7 @@ class Connection:
 
         try:
             return self.socket.recv(_READ_BYTES)
-        except ConnectionResetError as exc:
+        except (ConnectionResetError, ssl.SSLEOFError) as exc:
             raise Cut(b"", is_reset=True) from exc
 
     def _read_rest(self) -> bytes:
