@@ -85,6 +85,14 @@ look_for_tools() {
     [ -d /etc/ssl/certs ] || need ca-certificates
 }
 
+# Clients of HTTP/2 that the tests let loose on the server.
+look_for_clients() {
+    has_command curl || need curl
+    if ! has_command nghttp || ! has_command h2load; then
+        need nghttp2-client
+    fi
+}
+
 check_versions() {
     erl -noinput -eval 'halt(case list_to_integer(erlang:system_info(otp_release)) >= 25 of
         true -> 0; false -> 1 end).' || fail "Erlang/OTP is older than 25"
@@ -120,6 +128,9 @@ look_for_erlang
 look_for_python
 look_for_compiler
 look_for_tools
-[ "$purpose" != test ] || look_for_erlang_tests
+if [ "$purpose" = test ]; then
+    look_for_erlang_tests
+    look_for_clients
+fi
 [ -z "$packages" ] || install_packages
 check_versions

@@ -21,6 +21,13 @@
 -export([transfer_encoding_of_old_clients/1]).
 -export([body_at_its_limit/1]).
 -export([first_fault_is_told/1]).
+-export([methods/1]).
+-export([number_of_headers/1]).
+-export([http2_pseudo_headers/1]).
+-export([http2_host/1]).
+-export([http2_header_values/1]).
+-export([http2_empty_body/1]).
+-export([http2_settled/1]).
 
 all() ->
     [
@@ -39,7 +46,14 @@ all() ->
         content_length,
         transfer_encoding_of_old_clients,
         body_at_its_limit,
-        first_fault_is_told
+        first_fault_is_told,
+        methods,
+        number_of_headers,
+        http2_pseudo_headers,
+        http2_host,
+        http2_header_values,
+        http2_empty_body,
+        http2_settled
     ].
 
 %% Only the scheme tells a WebSocket's scope apart.
@@ -101,7 +115,7 @@ disabled_versions(_) ->
     Only1 = #{http_version => ['HTTP/1.1']},
     ?assertMatch({refuse, {505, _}}, check(req(#{}), Only2)),
     ?assertMatch({refuse, {505, _}}, check(req(#{version => 'HTTP/1.0'}), Only2)),
-    ?assertEqual(ok, check(req(#{version => 'HTTP/2'}), Only2)),
+    ?assertEqual(ok, check(req2(#{}), Only2)),
     ?assertMatch({refuse, {505, _}}, check(req(#{version => 'HTTP/2'}), Only1)),
     ?assertEqual(ok, check(req(#{version => 'HTTP/1.0'}), Only1)).
 
@@ -217,6 +231,67 @@ first_fault_is_told(_) ->
     Req = req(#{path => <<"/\0">>, headers => #{<<"host">> => <<"a:+1">>, <<"x">> => <<"\n">>}}),
     ?assertMatch({refuse, {400, <<"control character", _/binary>>}}, check(Req)).
 
+%% RFC 9110 9.1: a token, of any case.
+methods(_) ->
+    [?assertEqual(ok, check(req(#{method => Each}))) || Each <- [<<"PATCH">>, <<"get">>, <<"M-SEARCH">>]],
+    [?assertMatch({refuse, {400, _}}, check(req(#{method => Each})))
+     || Each <- [<<>>, <<"GET /">>, <<"GET\r\n">>, <<"G:T">>]].
+
+%% Cowboy counts those of HTTP/1 before they are joined, those of HTTP/2 not at all.
+number_of_headers(_) ->
+    Headers = maps:from_list([{<<"x", (integer_to_binary(N))/binary>>, <<>>} || N <- lists:seq(1, 4)]),
+    Req = req2(#{headers => Headers}),
+    ?assertEqual(ok, check(Req, #{max_headers => 4})),
+    ?assertMatch({refuse, {431, _}}, check(Req, #{max_headers => 3})).
+
+%% RFC 9113 8.3.1.
+http2_pseudo_headers(_) ->
+    Good = [#{}, #{path => <<"*">>, method => <<"OPTIONS">>}, #{scheme => <<"https">>, port => 443}],
+    Bad = [#{path => <<"a">>}, #{path => <<"*">>}, #{path => <<"http://a/">>},
+           #{scheme => <<>>}, #{scheme => <<"ftp">>, port => undefined},
+           #{host => <<>>}, #{port => -1}, #{port => 65536}],
+    [?assertEqual(ok, check(req2(Each))) || Each <- Good],
+    [?assertMatch({refuse, {400, _}}, check(req2(Each))) || Each <- Bad].
+
+%% What applications read is what the request is for. A port that is the scheme's may be left out.
+http2_host(_) ->
+    Check = fun(Host, Port, Header) ->
+        check(req2(#{host => Host, port => Port, headers => #{<<"host">> => Header}}))
+    end,
+    [?assertEqual(ok, Check(Host, Port, Header))
+     || {Host, Port, Header} <- [{<<"a">>, 80, <<"a">>}, {<<"a">>, 80, <<"A:80">>},
+                                 {<<"a">>, 81, <<"a:81">>}, {<<"[::1]">>, 80, <<"[::1]">>}]],
+    [?assertMatch({refuse, {400, _}}, Check(Host, Port, Header))
+     || {Host, Port, Header} <- [{<<"a">>, 80, <<"b">>}, {<<"a">>, 81, <<"a">>},
+                                 {<<"a">>, 80, <<"a:81">>}, {<<"a">>, 80, <<"a, a">>},
+                                 {<<"a">>, 80, <<>>}, {<<"a">>, 80, <<"a:+80">>}]].
+
+%% RFC 9113 8.2.1 and 8.2.2.
+http2_header_values(_) ->
+    Check = fun(Name, Value) -> check(req2(#{headers => #{Name => Value}})) end,
+    [?assertEqual(ok, Check(<<"x">>, Value)) || Value <- [<<>>, <<"a b">>, <<"a\tb">>]],
+    [?assertMatch({refuse, {400, _}}, Check(<<"x">>, Value))
+     || Value <- [<<" ">>, <<" a">>, <<"a ">>, <<"\ta">>, <<"a\t">>]],
+    ?assertMatch({refuse, {400, _}}, Check(<<"proxy-connection">>, <<"keep-alive">>)),
+    ?assertEqual(ok, check(req(#{headers => #{<<"host">> => <<"a">>, <<"proxy-connection">> => <<>>}}))).
+
+%% The end of the stream is a frame of its own there.
+http2_empty_body(_) ->
+    Length = #{<<"host">> => <<"a">>, <<"content-length">> => <<"0">>},
+    Parts = #{headers => Length, has_body => true, body_length => 0},
+    ?assertEqual(ok, check(req2(Parts))),
+    ?assertMatch({refuse, {400, _}}, check(req(Parts))).
+
+%% The scheme is the connection's; the port that went with the other one stays in sight.
+http2_settled(_) ->
+    Host = fun(Req) -> #{headers := #{<<"host">> := Host}} = hornbeam_scope:settled(Req, <<"http">>), Host end,
+    ?assertEqual(<<"a">>, Host(req2(#{}))),
+    ?assertEqual(<<"a:81">>, Host(req2(#{port => 81}))),
+    ?assertEqual(<<"a">>, Host(req2(#{scheme => <<"https">>, port => 443}))),
+    ?assertEqual(<<"A">>, Host(req2(#{headers => #{<<"host">> => <<"A">>}}))),
+    ?assertMatch(#{scheme := <<"http">>},
+                 hornbeam_scope:settled(req2(#{scheme => <<"https">>}), <<"http">>)).
+
 %% Internal.
 
 req(Given) ->
@@ -236,6 +311,10 @@ req(Given) ->
         Given
     ).
 
+req2(Given) ->
+    Parts = #{version => 'HTTP/2', host => <<"a">>, port => 80, headers => #{}},
+    req(maps:merge(Parts, Given)).
+
 with_length(Text, Length) ->
     req(#{
         headers => #{<<"host">> => <<"a">>, <<"content-length">> => Text},
@@ -250,6 +329,7 @@ check(Req, Given) ->
     Limits = #{
         max_request_line_size => 8190,
         max_header_size => 16384,
+        max_headers => 100,
         max_body => infinity,
         http_version => ['HTTP/1.1', 'HTTP/2']
     },

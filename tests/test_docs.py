@@ -379,6 +379,21 @@ def test_limits_are_those_of_the_options() -> None:
         assert defaults[row["option"]] == row["default"], row
 
 
+def test_limits_of_http2(docs_node: Node) -> None:
+    """The table of limits has the values of the code, for the default options."""
+    page = (DOCS / "reference" / "http2.md").read_text()
+    rows = list(read_table(page, "limit", "value", "beyond it", "why"))
+    assert rows
+    options = docs_node.eval(
+        '{ok, Config} = hornbeam_config:validate("app:app", #{}),'
+        " hornbeam_http2:options(Config)"
+    )
+
+    for row in rows:
+        key, value = one_code(row["limit"]), one_code(row["value"])
+        assert docs_node.eval(f"maps:get({key}, {options}) =:= {value}") == "true", row
+
+
 def test_variables_of_make_run() -> None:
     """The table of variables is that of the Makefile."""
     given = re.findall(r"^([A-Z_]+) = ?(.*)$", (ROOT / "Makefile").read_text(), re.M)

@@ -286,15 +286,28 @@ def test_tiny_windows(server: Server, name: str, window: int) -> None:
 
 
 def test_end_needs_no_window(server: Server, name: str) -> None:
-    """A body of exactly the window ends, and so does one that is empty."""
+    """A body of exactly the window ends, and so does an empty one behind it."""
     with Client(server.url, gives_window=False) as client:
         full = client.request(f"/download/{name}?65535,65535")
         assert len(client.finish(full).body) == 65535
-        waiting = client.request(f"/empty/{name}-2")
+        waiting = client.request(f"/empty/{name}")
         stream = client.streams[waiting]
         client.pump(lambda: stream.status == 200, "the head has come")
-        client.get(f"/opener/{name}-2") if False else None
+
         with Client(server.url) as other:
-            other.get(f"/opener/{name}-2")
+            other.get(f"/opener/{name}")
+
         assert client.finish(waiting).is_ended
         wait_until(lambda: streams_under_way(server) == 0, "the node has let go")
+
+
+def test_end_behind_the_window(server: Server, name: str) -> None:
+    """The same where the window opens in between."""
+    with Client(server.url, gives_window=False) as client:
+        stream_id = client.request(f"/download/{name}?65536,65535")
+        stream = client.streams[stream_id]
+        client.pump(lambda: len(stream.body) == 65535, "the window is used up")
+        client.give_window(1, stream_id)
+        client.give_window(1)
+        assert len(client.finish(stream_id).body) == 65536
+        assert client.finish(stream_id).is_ended
