@@ -264,7 +264,8 @@ known_atoms_come_through(_) ->
         state_get_multi, state_set_multi, state_keys, state_add, state_cas, state_pop, publish,
         subscribe, unsubscribe, call, cast, rpc_call, rpc_cast, nodes, node, ping, connect,
         register_hook, unregister_hook, execute, stream, stream_credit, stream_cancel, result,
-        produce, ok, error, infinity, class, reason, stack, text, binary
+        produce, ok, error, infinity, class, reason, stack, text, binary,
+        attach, detach, close, drop_oldest, not_open
     ],
     ?assertEqual([], Reference -- Names).
 

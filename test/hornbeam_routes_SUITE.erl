@@ -12,6 +12,8 @@
 -export([removed_once/1]).
 -export([expiry_at_the_limit/1]).
 -export([started_does_not_expire/1]).
+-export([accepted_while_it_is_open/1]).
+-export([what_is_not_accepted/1]).
 -export([informational_does_not_stop_the_clock/1]).
 -export([expired_once/1]).
 -export([detached_does_not_expire/1]).
@@ -29,6 +31,8 @@ all() ->
         removed_once,
         expiry_at_the_limit,
         started_does_not_expire,
+        accepted_while_it_is_open,
+        what_is_not_accepted,
         informational_does_not_stop_the_clock,
         expired_once,
         detached_does_not_expire,
@@ -94,6 +98,34 @@ started_does_not_expire(Config) ->
      || Message <- Starts
     ],
     ?assertEqual([], hornbeam_routes:expire(Routes, 1000)).
+
+%% A WebSocket's session is found from its handshake to its end, and does not expire meanwhile.
+accepted_while_it_is_open(Config) ->
+    Routes = routes(Config),
+    true = hornbeam_routes:insert(Routes, 1, {self(), 7}, 0),
+    ?assertEqual(none, hornbeam_routes:accepted(Routes, 1)),
+    ok = hornbeam_routes:deliver(Routes, {accept, 1, undefined, []}),
+    ?assertEqual([{{self(), 7}, {accept, 1, undefined, []}}], flush()),
+    ?assertEqual({ok, {self(), 7}}, hornbeam_routes:accepted(Routes, 1)),
+    ok = hornbeam_routes:deliver(Routes, {message, 1, text, <<"x">>}),
+    ?assertEqual([], hornbeam_routes:expire(Routes, 1000)),
+    ?assertEqual({ok, {self(), 7}}, hornbeam_routes:accepted(Routes, 1)),
+    true = hornbeam_routes:detach(Routes, 1),
+    ?assertEqual(none, hornbeam_routes:accepted(Routes, 1)),
+    true = hornbeam_routes:remove(Routes, 1),
+    ?assertEqual(none, hornbeam_routes:accepted(Routes, 1)),
+    ok = hornbeam_routes:delete(Routes),
+    ?assertEqual(none, hornbeam_routes:accepted(Routes, 1)).
+
+%% A denial, an ordinary response, and a handshake that came too late.
+what_is_not_accepted(Config) ->
+    Routes = routes(Config),
+    [true = hornbeam_routes:insert(Routes, Id, {self(), Id}, 0) || Id <- [1, 2, 3]],
+    ok = hornbeam_routes:deliver(Routes, {start, 1, 403, [], <<>>}),
+    ok = hornbeam_routes:deliver(Routes, {response, 2, 200, [], <<>>}),
+    [3] = hornbeam_routes:expire(Routes, 1000),
+    [ok = hornbeam_routes:deliver(Routes, {accept, Id, undefined, []}) || Id <- [1, 2, 3]],
+    [?assertEqual({Id, none}, {Id, hornbeam_routes:accepted(Routes, Id)}) || Id <- [1, 2, 3]].
 
 %% Early hints are no answer.
 informational_does_not_stop_the_clock(Config) ->

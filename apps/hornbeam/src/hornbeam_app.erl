@@ -28,5 +28,6 @@ start_tree() ->
     ok = hornbeam_functions:create_table(),
     ok = hornbeam_hook_registry:create_table(),
     ok = hornbeam_groups:create_table(),
+    ok = hornbeam_fanout:create_tables(),
     ok = hornbeam_pool:create_table(),
     hornbeam_sup:start_link().

@@ -25,5 +25,5 @@ init([]) ->
                 type => supervisor, shutdown => infinity},
     Scopes = hornbeam_pubsub:scopes() ++ hornbeam_hook_registry:scopes(),
     {ok, {#{strategy => one_for_one, intensity => 5, period => 10},
-          [State] ++ hornbeam_groups:child_specs(Scopes) ++ hornbeam_hook_registry:child_specs() ++
-              [Servers]}}.
+          [State] ++ hornbeam_groups:child_specs(Scopes) ++ hornbeam_fanout:child_specs() ++
+              hornbeam_hook_registry:child_specs() ++ [Servers]}}.

@@ -15,6 +15,9 @@
 %% A process gets a message once, however many of its subscriptions match. Messages of one
 %% publisher come in their order. Subscriptions end with the process, or with the worker.
 %%
+%% Binaries also go to the WebSocket sessions that are attached to the topic, on all nodes (see
+%% {@link hornbeam_fanout}).
+%%
 %% Subscriptions are members of groups of {@link pg}: of the scope `hornbeam_pubsub' for topics and
 %% patterns, and of the scope `hornbeam_pubsub_shapes' for the shapes of the patterns in use (see
 %% {@link hornbeam_topic}). So every node knows all subscribers, and publishing asks nobody. Where a
@@ -33,6 +36,7 @@
 -export([subscribe_worker/1]).
 -export([unsubscribe_worker/1]).
 -export([publish_encoded/2]).
+-export([is_behind/1]).
 
 -export_type([error/0]).
 
@@ -70,18 +74,20 @@ unsubscribe(Pattern, Pid) ->
     leave(process, Pattern, Pid).
 
 %% @doc Send a message to all who have subscribed; how many that are. Of Erlang, each process
-%% counts, of Python each subscription.
+%% counts, of Python each subscription, of WebSocket sessions each attachment. To those a binary
+%% that is UTF-8 goes as a text message, another one as a binary one, and other terms not.
 %%
 %% Raises `badarg' for a topic with a segment `*' or `#'.
 -spec publish(hornbeam_topic:topic(), Message :: term()) -> non_neg_integer().
 publish(Topic, Message) when is_binary(Topic) ->
     hornbeam_topic:is_topic(Topic) orelse error(badarg),
+    _ = is_behind(Topic) andalso hornbeam_fanout:catch_up(),
     Subjects = subjects(Topic),
     Processes = lists:usort(members(process, Subjects)),
     Workers = members(worker, Subjects),
     send_to_workers(Workers, Topic, fun() -> hornbeam_blob:encode(Message) end),
     send_to_processes(Processes, Topic, Message),
-    length(Processes) + length(Workers).
+    length(Processes) + length(Workers) + hornbeam_fanout:publish(Topic, Subjects, {term, Message}).
 
 %%% For the tree and the workers
 
@@ -108,26 +114,38 @@ unsubscribe_worker(Pattern) ->
 publish_encoded(Topic, Blob) ->
     case hornbeam_topic:is_topic(Topic) of
         true ->
-            Subjects = subjects(Topic),
-            Processes = lists:usort(members(process, Subjects)),
-            publish_encoded(Topic, Blob, Processes, members(worker, Subjects));
+            publish_encoded(Topic, Blob, subjects(Topic));
         false ->
             {error, {invalid_topic, #{topic => Topic}}}
     end.
 
+%% @private Whether a publisher has to wait, as sessions of this node are attached to the topic, and
+%% much of what was published is not handed out to them.
+-spec is_behind(Topic :: binary()) -> boolean().
+is_behind(Topic) ->
+    hornbeam_fanout:is_behind() andalso
+        element(2, hornbeam_fanout_counts:reach(subjects(Topic))).
+
 %%% Internal
 
-publish_encoded(Topic, Blob, [], Workers) ->
-    send_to_workers(Workers, Topic, fun() -> Blob end),
-    {ok, length(Workers)};
-publish_encoded(Topic, Blob, Processes, Workers) ->
-    case hornbeam_blob:decode(Blob) of
-        {ok, Message} ->
+publish_encoded(Topic, Blob, Subjects) ->
+    Processes = lists:usort(members(process, Subjects)),
+    case send_decoded(Processes, Topic, Blob) of
+        ok ->
+            Workers = members(worker, Subjects),
             send_to_workers(Workers, Topic, fun() -> Blob end),
-            send_to_processes(Processes, Topic, Message),
-            {ok, length(Processes) + length(Workers)};
+            Sockets = hornbeam_fanout:publish(Topic, Subjects, {blob, Blob}),
+            {ok, length(Processes) + length(Workers) + Sockets};
         {error, _} = Error ->
             Error
+    end.
+
+send_decoded([], _, _) ->
+    ok;
+send_decoded(Processes, Topic, Blob) ->
+    case hornbeam_blob:decode(Blob) of
+        {ok, Message} -> send_to_processes(Processes, Topic, Message);
+        {error, _} = Error -> Error
     end.
 
 %% A pattern is joined before its shape and left after it, so that there is no shape without need
@@ -165,12 +183,12 @@ leave_shape(Pattern, Pid) ->
 
 %% All subjects that may have subscribers to this topic.
 subjects(Topic) ->
-    case hornbeam_groups:which_groups(?SHAPES) of
+    case hornbeam_groups:which_groups(?SHAPES) ++ hornbeam_fanout_counts:shapes() of
         [] ->
             [Topic];
         Shapes ->
             Segments = hornbeam_topic:split(Topic),
-            Instances = [hornbeam_topic:instance(Shape, Segments) || Shape <- Shapes],
+            Instances = [hornbeam_topic:instance(Shape, Segments) || Shape <- lists:usort(Shapes)],
             [Topic | [Pattern || {ok, Pattern} <- Instances]]
     end.
 

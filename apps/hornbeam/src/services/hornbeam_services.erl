@@ -70,7 +70,10 @@ call(call, {Name, ArgsBlob, TimeoutMs})
         when is_binary(Name), is_binary(ArgsBlob), ?IS_TIMEOUT(TimeoutMs) ->
     hornbeam_functions:call_encoded(Name, ArgsBlob, TimeoutMs);
 call(publish, {Topic, Blob}) when is_binary(Topic), is_binary(Blob) ->
-    hornbeam_pubsub:publish_encoded(Topic, Blob);
+    case hornbeam_pubsub:is_behind(Topic) of
+        false -> hornbeam_pubsub:publish_encoded(Topic, Blob);
+        true -> {task, fun() -> publish_after_others(Topic, Blob) end, infinity}
+    end;
 call(subscribe, {Pattern}) when is_binary(Pattern) ->
     written(hornbeam_pubsub:subscribe_worker(Pattern));
 call(unsubscribe, {Pattern}) when is_binary(Pattern) ->
@@ -140,6 +143,10 @@ names([Key | Keys], Names) ->
     names(Keys, [hornbeam_state_table:name(Key) | Names]);
 names([], Names) ->
     {ok, lists:reverse(Names)}.
+
+publish_after_others(Topic, Blob) ->
+    ok = hornbeam_fanout:catch_up(),
+    hornbeam_pubsub:publish_encoded(Topic, Blob).
 
 keys(Prefix) ->
     [hornbeam_state_table:key_blob(Name) || Name <- hornbeam_state_table:names(Prefix)].

@@ -160,7 +160,7 @@ atoms() ->
      publish, subscribe, unsubscribe, call, cast, rpc_call, rpc_cast, nodes, node, ping, connect,
      register_hook, unregister_hook, execute, stream, stream_credit, stream_cancel,
      result, produce, ok, infinity, class, reason, stack,
-     text, binary].
+     text, binary, attach, detach, close, drop_oldest, not_open].
 
 malformed(Packet) ->
     {error, {malformed, binary:part(Packet, 0, min(byte_size(Packet), ?SHOWN_BYTES))}}.

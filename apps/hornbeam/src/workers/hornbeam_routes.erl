@@ -20,6 +20,7 @@
 -export([remove/2]).
 -export([detach/2]).
 -export([deliver/2]).
+-export([accepted/2]).
 -export([expire/2]).
 -export([orphans/1]).
 -export([tell_going_away/1]).
@@ -76,6 +77,14 @@ deliver(Routes, Message) ->
             ok;
         _ ->
             ok
+    end.
+
+%% @doc The WebSocket session that the worker has accepted for that request, while it is open.
+-spec accepted(routes(), hornbeam_protocol:request_id()) -> {ok, stream_key()} | none.
+accepted(Routes, Id) ->
+    case lookup(Routes, Id) of
+        [{_, Pid, StreamId, accepted}] when is_pid(Pid) -> {ok, {Pid, StreamId}};
+        _ -> none
     end.
 
 %% @doc Tell the streams whose response has not started since before `LimitMs' that it will not,

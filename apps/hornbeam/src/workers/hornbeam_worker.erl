@@ -278,7 +278,7 @@ handle_message({done, Id}, State = #state{args = Args}) ->
 handle_message({call, CallId, Function, Args}, State) ->
     #state{port = Port, writer = Writer} = State,
     Reply = fun(Result) -> reply(CallId, Result, Port, Writer) end,
-    case hornbeam_services:call(Function, Args) of
+    case call(Function, Args, State) of
         {task, Task, TimeoutMs} ->
             _ = hornbeam_task:start(self(), Task, TimeoutMs, Reply),
             {ok, State};
@@ -341,6 +341,12 @@ handle_message(Message, State = #state{args = #{routes := Routes}})
 handle_message(Message, _State) ->
     FirstBytes = iolist_to_binary(io_lib:format("~0P", [Message, 12])),
     {stop, {protocol_error, FirstBytes}}.
+
+call(Function, Args, #state{args = #{routes := Routes}})
+        when Function =:= attach; Function =:= detach ->
+    hornbeam_worker_topics:call(Function, Args, Routes);
+call(Function, Args, _) ->
+    hornbeam_services:call(Function, Args).
 
 %% The reply goes straight to the port where the pipe has room: a synchronous caller waits for it.
 reply(CallId, Result, Port, Writer) ->
