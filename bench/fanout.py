@@ -26,7 +26,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hello import PYTHON, ROOT, TICK_US, await_http, children, parts
+from hello import PYTHON, ROOT, TICK_US, await_http, parts
 
 BENCH = ROOT / "bench"
 # The listening queues of both are longer than that.
@@ -41,9 +41,6 @@ class Round:
     last_receipt_ms: float
     cpu_ms: dict[str, float]
     """By part of the server, the mean over the round."""
-
-    memory_mib: dict[str, float]
-    """Resident, while all are connected and idle."""
 
 
 class Receivers:
@@ -155,7 +152,6 @@ def frame_bytes(payload: int) -> int:
 async def measure(pid: int, port: int, args: argparse.Namespace) -> Round:
     receivers = Receivers()
     sockets = await connect_all(receivers, port, args.sockets)
-    memory = resident_mib(pid)
     await publish(port, receivers, args)
     before = parts(pid)
     times = [await publish(port, receivers, args) for _ in range(args.publishes)]
@@ -165,7 +161,7 @@ async def measure(pid: int, port: int, args: argparse.Namespace) -> Round:
         for part, ticks in after.items()
     }
     assert len(sockets) == args.sockets
-    return Round(statistics.median(times) * 1000, cpu, memory)
+    return Round(statistics.median(times) * 1000, cpu)
 
 
 async def publish(port: int, receivers: Receivers, args: argparse.Namespace) -> float:
@@ -180,20 +176,6 @@ async def publish(port: int, receivers: Receivers, args: argparse.Namespace) -> 
         raise SystemExit(f"reached {answer['reached']} of {args.sockets}")
 
     return last - began
-
-
-def resident_mib(pid: int) -> dict[str, float]:
-    """Return the resident memory by the kind of process."""
-    memory: dict[str, float] = {}
-    page = os.sysconf("SC_PAGE_SIZE") / 2**20
-
-    for each in [pid, *children(pid)]:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            with open(f"/proc/{each}/comm") as comm, open(f"/proc/{each}/statm") as st:
-                part = "beam" if comm.read().startswith(("beam", "erl")) else "python"
-                memory[part] = memory.get(part, 0) + int(st.read().split()[1]) * page
-
-    return memory
 
 
 def command(server: str, port: int) -> list[str]:
@@ -233,19 +215,12 @@ def running(server: str, port: int) -> Iterator[int]:
 def report(server: str, rounds: list[Round]) -> None:
     last_ms = statistics.median(r.last_receipt_ms for r in rounds)
     total = statistics.median(sum(r.cpu_ms.values()) for r in rounds)
-    cpu = split([r.cpu_ms for r in rounds])
-    memory = split([r.memory_mib for r in rounds])
+    names = sorted({name for r in rounds for name in r.cpu_ms})
+    each = {n: statistics.median(r.cpu_ms.get(n, 0.0) for r in rounds) for n in names}
+    cpu = " + ".join(f"{name} {ms:.1f}" for name, ms in each.items())
     sys.stdout.write(
         f"{server:9} {last_ms:8.1f} ms to the last receipt  "
-        f"{total:7.1f} ms CPU/publish ({cpu})  MiB resident: {memory}\n"
-    )
-
-
-def split(figures: list[dict[str, float]]) -> str:
-    names = sorted({name for each in figures for name in each})
-    return " + ".join(
-        f"{name} {statistics.median(each.get(name, 0.0) for each in figures):.1f}"
-        for name in names
+        f"{total:7.1f} ms CPU/publish ({cpu})\n"
     )
 
 

@@ -22,7 +22,8 @@
 %% taken; beyond that no more is read, and what had been read already is held undecoded. An
 %% incomplete message does not count. To the client: `sent', a message to ourselves, comes back after
 %% the write (which blocks while an HTTP/1 client does not read), and then the bytes are
-%% acknowledged; on HTTP/2 nothing is while Cowboy says that the stream's buffer is full.
+%% acknowledged; on HTTP/2 nothing is while Cowboy says that the stream's buffer is full. The same
+%% goes for the shared frames of {@link hornbeam_fanout}: on HTTP/2 they are not taken meanwhile.
 %%
 %% Time. One timer serves `websocket_ping' and `websocket_timeout': it is not moved when something
 %% comes, but looks, when it fires, at when that was.
@@ -84,6 +85,9 @@
     is_sent_due = false :: boolean(),
     %% On HTTP/2: more is buffered for the client than should be.
     is_congested = false :: boolean(),
+    %% Whether the fan-out process knows of us, and its frames that are in that buffer.
+    is_attached = false :: boolean(),
+    buffered = [] :: [hornbeam_fanout:ref()],
     %% When something came last, and when the next ping is due.
     received_ms :: integer(),
     ping_due_ms :: integer() | infinity,
@@ -165,7 +169,9 @@ info(Message, Session) ->
 terminate(Reason, Session0) ->
     Session = stop_timer(vanished(code(Reason), Session0)),
     #session{routes = Routes, request_id = Id, connection = Connection, codec = Codec} = Session,
+    %% In this order, see hornbeam_worker_topics.
     _ = hornbeam_routes:detach(Routes, Id),
+    _ = Session#session.is_attached andalso hornbeam_fanout:forget(Session#session.key),
     ok = hornbeam_ws_frames:close(Codec),
     hornbeam_connection:stream_ended(Connection).
 
@@ -272,7 +278,13 @@ handle({alarm, _, on}, Session) ->
 handle({alarm, _, off}, Session = #session{phase = answered}) ->
     over(Session#session{is_congested = false});
 handle({alarm, _, off}, Session) ->
-    resumed(Session, acknowledge(Session#session{is_congested = false}));
+    resumed(Session, acknowledge(take_buffered(Session#session{is_congested = false})));
+handle({fanout, Ref, Frame}, Session = #session{phase = open, out = Out}) ->
+    taken(Ref, Session#session{out = [Out, Frame]});
+handle(fanout_attached, Session) ->
+    Session#session{is_attached = true};
+handle(fanout_overflow, Session) ->
+    end_by_node(1013, <<"the client does not keep up">>, Session);
 handle(tick, Session = #session{phase = open}) ->
     tick(now_ms(), Session);
 handle(close_timeout, Session) ->
@@ -324,6 +336,17 @@ acknowledge(Session = #session{is_congested = true}) ->
     Session;
 acknowledge(Session = #session{request_id = Id, unacked = Unacked}) ->
     tell({ack, Id, Unacked}, Session#session{unacked = 0}).
+
+%% It is just being written: what comes behind it waits in the mailbox as long as that takes.
+taken(Ref, Session = #session{is_congested = true, buffered = Buffered}) ->
+    Session#session{buffered = [Ref | Buffered]};
+taken(Ref, Session) ->
+    ok = hornbeam_fanout:taken(Ref),
+    Session.
+
+take_buffered(Session = #session{buffered = Buffered}) ->
+    lists:foreach(fun hornbeam_fanout:taken/1, lists:reverse(Buffered)),
+    Session#session{buffered = []}.
 
 counted(Data) ->
     max(?MIN_COUNTED_BYTES, byte_size(Data)).
