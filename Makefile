@@ -8,6 +8,8 @@ APP_DIR = examples/fastapi_app
 BIND = 127.0.0.1:8000
 WORKERS =
 OPTS =
+# The WebSocket cases of `make conformance', like CASES='6.* 12.1.1'; all where it is empty.
+CASES =
 # The Python that .venv is made with.
 PYTHON = python3
 
@@ -18,7 +20,7 @@ export APP APP_DIR BIND WORKERS OPTS
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
 .PHONY: help run deps build venv test test-deps test-build lint types xref dialyzer eunit ct pytest \
-	coverage edoc bench codec-asan clean
+	conformance coverage edoc bench codec-asan clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' \
@@ -53,7 +55,7 @@ test-build: build test-deps
 # test.sh prepares once for all of them.
 ifndef PREPARED
 lint types xref dialyzer edoc bench codec-asan: test-deps
-eunit ct pytest: test-build
+eunit ct pytest conformance: test-build
 endif
 
 lint: ## check the style of the Python code
@@ -81,6 +83,9 @@ ct: ## run the Erlang test suites
 pytest: ## run the Python test suite
 	@$(VENV_PYTHON) -m coverage erase
 	@$(VENV_PYTHON) -m pytest --cov --cov-report=term
+
+conformance: ## run Autobahn's WebSocket cases; minutes, and needs a Python 2.7
+	@scripts/conformance.sh $(VENV_PYTHON) $(CASES)
 
 coverage: ## print how much of the Erlang code the last run of its suites covered
 	@rebar3 cover
