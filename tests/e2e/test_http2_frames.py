@@ -39,7 +39,9 @@ HAS_PRIORITY = 32
 @pytest.fixture(scope="module")
 def server(node: Node) -> Iterator[Server]:
     # The bystander may be idle for longer than by default.
-    with serving(node, "http2", "#{keepalive => 60000, shutdown_timeout => 500}") as running:
+    with serving(
+        node, "http2", "#{keepalive => 60000, shutdown_timeout => 500}"
+    ) as running:
         yield running
 
 
@@ -252,7 +254,10 @@ FRAMES: dict[str, tuple[Make, str]] = {
         COMPRESSION,
     ),
     # What is to be ignored.
-    "an unknown frame": (lambda c: raw(0xEE, 255, 7, b"x") + c.get(1).serialize(), "200"),
+    "an unknown frame": (
+        lambda c: raw(0xEE, 255, 7, b"x") + c.get(1).serialize(),
+        "200",
+    ),
     "an unknown setting": (lambda c: setting(99, 7) + c.get(1).serialize(), "200"),
     "unknown flags": (lambda c: raw(PING, 0xFE, 0, bytes(8)), "ping"),
     "a reserved bit": (

@@ -245,9 +245,7 @@ def test_bomb(node: Node, frames_to: Frames) -> None:
     start = frames_to.block() + encoder_literal(b"x", b"y" * 4000)
     # 62: the newest entry of the table.
     block = start + bytes((0x80 | 62,)) * (16384 - len(start))
-    frames_to.send(
-        frames.HeadersFrame(1, block, flags=["END_STREAM", "END_HEADERS"])
-    )
+    frames_to.send(frames.HeadersFrame(1, block, flags=["END_STREAM", "END_HEADERS"]))
     assert frames_to.outcome() in (CALM, "closed")
     assert int(node.eval("erlang:memory(binary)")) < 32 * MEBIBYTE
     assert resident_bytes(node.os_pid) - before < 300 * MEBIBYTE

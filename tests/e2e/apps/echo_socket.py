@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bare ASGI: WebSockets that echo, and idle connections of either kind."""
+"""Bare ASGI: WebSockets that echo."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 Message = dict[str, Any]
+
+HEADERS = [(b"content-length", b"5")]
 
 
 async def app(
@@ -17,7 +19,7 @@ async def app(
     if scope["type"] == "websocket":
         await _echo(receive, send)
     elif scope["type"] == "http":
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         await send({"type": "http.response.body", "body": b"hello"})
     else:
         raise RuntimeError("no lifespan here")
