@@ -84,7 +84,7 @@ parts_of_version_2(_) ->
     Name = tlv(16#22, <<"client">>),
     Rows = [{Others, undefined}, {<<Others/binary, (tlv(16#20, <<1, 0:32>>))/binary>>, <<"https">>},
             {<<(tlv(16#20, <<7, 1:32, Name/binary>>))/binary, Others/binary>>, <<"https">>},
-            {tlv(16#20, <<6, 0:32>>), <<"http">>}],
+            {tlv(16#20, <<6, 0:32>>), undefined}],
     [
         begin
             {ok, {proxied, Header}, <<>>} =

@@ -24,7 +24,8 @@
   | {proxied, #{source := unix, destination := {unix, Path :: binary()}, scheme := scheme()}}.
 
 -type scheme() :: binary() | undefined.
-%% `http' or `https' where the proxy says whether its client came by TLS.
+%% `https' where the proxy says that it has taken TLS off. That it has not says nothing: it may have
+%% passed it on.
 
 -type error() :: {malformed, Why :: binary()} | timeout | closed | inet:posix().
 
@@ -202,10 +203,10 @@ tlvs(<<?TLV_CRC32C, 4:16, Sum:32, Tlvs/binary>>, Scheme, All) ->
     end;
 tlvs(<<?TLV_CRC32C, _/binary>>, _, _) ->
     {error, <<"the checksum of version 2 is malformed">>};
-tlvs(<<?TLV_SSL, Size:16, Value:Size/binary, Tlvs/binary>>, _, All) ->
+tlvs(<<?TLV_SSL, Size:16, Value:Size/binary, Tlvs/binary>>, Scheme, All) ->
     case Value of
         <<_:7, 1:1, _Verify:32, _/binary>> -> tlvs(Tlvs, <<"https">>, All);
-        <<_:7, 0:1, _Verify:32, _/binary>> -> tlvs(Tlvs, <<"http">>, All);
+        <<_, _Verify:32, _/binary>> -> tlvs(Tlvs, Scheme, All);
         _ -> {error, <<"what version 2 says of TLS is malformed">>}
     end;
 tlvs(<<_, Size:16, _:Size/binary, Tlvs/binary>>, Scheme, All) ->
