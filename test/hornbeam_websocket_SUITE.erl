@@ -44,6 +44,10 @@
 -export([small_messages_that_nobody_takes/1]).
 -export([last_words_to_a_slow_application/1]).
 -export([close_to_a_slow_application/1]).
+-export([published_to_all/1]).
+-export([published_to_a_slow_client/1]).
+-export([published_while_it_closes/1]).
+-export([forgotten_at_its_end/1]).
 -export([connection_process_killed/1]).
 -export([other_protocols/1]).
 -export([behind_another_request/1]).
@@ -59,6 +63,10 @@
 -export([slow_application_is_not_the_clients_fault/1]).
 -export([no_answer_in_time/1]).
 -export([open_longer_than_timeouts/1]).
+-export([client_that_takes_nothing/1]).
+-export([close_without_a_window/1]).
+-export([answer_without_a_window/1]).
+-export([end_without_a_window/1]).
 -export([queued_handshake/1]).
 -export([client_goes_in_the_queue/1]).
 -export([queue_timeout/1]).
@@ -85,8 +93,8 @@ suite() ->
     [{timetrap, {seconds, 60}}].
 
 all() ->
-    [{group, http1}, {group, http2}, {group, times}, {group, queue}, {group, compress},
-     {group, stop}].
+    [{group, http1}, {group, http2}, {group, times}, {group, slow}, {group, queue},
+     {group, compress}, {group, stop}].
 
 groups() ->
     [
@@ -102,6 +110,10 @@ groups() ->
         {times, [], [{group, times_http1}, {group, times_http2}]},
         {times_http1, [], times()},
         {times_http2, [], times()},
+        {slow, [], [{group, slow_http1}, {group, slow_http2}]},
+        {slow_http1, [], [client_that_takes_nothing]},
+        {slow_http2, [], [client_that_takes_nothing, close_without_a_window,
+                          answer_without_a_window, end_without_a_window]},
         {queue, [], [queued_handshake, client_goes_in_the_queue, queue_timeout]},
         {compress, [], [compressed, not_compressed]},
         {stop, [], [stop_closes_all, stop_waits_for_no_client, stop_during_a_handshake]}
@@ -137,6 +149,10 @@ common() ->
         application_that_does_not_take,
         small_messages_that_nobody_takes,
         last_words_to_a_slow_application,
+        published_to_all,
+        published_to_a_slow_client,
+        published_while_it_closes,
+        forgotten_at_its_end,
         close_to_a_slow_application
     ].
 
@@ -151,7 +167,7 @@ init_per_suite(Config) ->
 end_per_suite(Config) ->
     [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
 
-init_per_group(times, Config) ->
+init_per_group(Group, Config) when Group =:= times; Group =:= slow ->
     Config;
 init_per_group(stop, Config) ->
     [{driver, http1} | Config];
@@ -160,17 +176,19 @@ init_per_group(Group, Config0) ->
     Port = hornbeam_test_server:start(Config, options(Group)),
     [{port, Port}, {driver, driver_of(Group)} | Config].
 
-end_per_group(Group, _) when Group =:= times; Group =:= stop ->
+end_per_group(Group, _) when Group =:= times; Group =:= slow; Group =:= stop ->
     ok;
 end_per_group(_, _) ->
     ok = hornbeam:stop().
 
-driver_of(Group) when Group =:= http2; Group =:= times_http2 -> http2;
+driver_of(Group) when Group =:= http2; Group =:= times_http2; Group =:= slow_http2 -> http2;
 driver_of(_) -> http1.
 
 options(Group) when Group =:= times_http1; Group =:= times_http2 ->
     #{heartbeat => 20, timeout => 300, websocket_timeout => 400, websocket_ping => 100,
       keepalive => 100, header_timeout => 200, window => 4096};
+options(Group) when Group =:= slow_http1; Group =:= slow_http2 ->
+    #{heartbeat => 20, send_timeout => 300};
 options(queue) ->
     #{heartbeat => 20, max_concurrency => 1, queue_timeout => 300};
 options(compress) ->
@@ -577,6 +595,67 @@ close_to_a_slow_application(Config) ->
     ?assert(closes(Ws)),
     await_seen(Config, <<"1 closed untaken 1000 ">>).
 
+%%% Topics
+
+%% One publish reaches every client that is attached, as a frame like others.
+published_to_all(Config) ->
+    All = [attached(Config, "/topic?topic=all") || _ <- lists:seq(1, 5)],
+    [
+        begin
+            ?assertEqual(length(All), hornbeam_pubsub:publish(<<"all">>, Data)),
+            [?assertEqual({Kind, Data}, recv(Ws)) || Ws <- All]
+        end
+     || {Kind, Data} <- [{text, <<"text">>}, {binary, <<255>>}, {text, binary:copy(<<"x">>, 70000)}]
+    ],
+    [begin send(Ws, {ping, <<>>}), ?assertEqual({pong, <<>>}, recv(Ws)) end || Ws <- All],
+    [close_well(Ws) || Ws <- All].
+
+%% One that does not keep up is closed, and a quick one beside it misses nothing.
+published_to_a_slow_client(Config) ->
+    Slow = attached(Config, "/topic?topic=much&max=10&as=slow_one"),
+    _ = driver(Config) =:= http2 andalso hornbeam_test_websocket:stop_reading(Slow),
+    Quick = attached(Config, "/topic?topic=much&max=10"),
+    Data = binary:copy(<<"x">>, 500000),
+    Numbers = lists:seq(1, 60),
+    [
+        begin
+            _ = hornbeam_pubsub:publish(<<"much">>, <<Data/binary, N>>),
+            ?assertEqual({text, <<Data/binary, N>>}, recv(Quick))
+        end
+     || N <- Numbers
+    ],
+    _ = driver(Config) =:= http2 andalso hornbeam_test_websocket:give_window(Slow, 100000000),
+    Frames = until_close_frame(Slow),
+    ?assertMatch({close, 1013, _}, lists:last(Frames)),
+    ?assert(length(Frames) < length(Numbers)),
+    send(Slow, {close, 1013, <<>>}),
+    await_seen(Config, <<"1 closed slow_one 1013 the client does not keep up">>),
+    close_well(Quick).
+
+%% What is published behind the application's close does not go out.
+published_while_it_closes(Config) ->
+    Ws = attached(Config, "/topic?topic=closing&close=1"),
+    ?assertEqual({close, 1000, <<>>}, recv(Ws)),
+    [hornbeam_pubsub:publish(<<"closing">>, <<"late">>) || _ <- lists:seq(1, 100)],
+    send(Ws, {close, 1000, <<>>}),
+    ?assert(closes(Ws)).
+
+%% Nobody publishes to what has gone; on HTTP/2 the connection goes on.
+forgotten_at_its_end(Config) ->
+    #{sessions := Before} = hornbeam_fanout:info(),
+    All = case driver(Config) of
+        http1 ->
+            [request(http1, port(Config), "/topic?topic=ends", []) || _ <- lists:seq(1, 10)];
+        http2 ->
+            Socket = hornbeam_test_websocket:connect_http2(port(Config)),
+            [hornbeam_test_websocket:request_http2(Socket, "/topic?topic=ends", [])
+             || _ <- lists:seq(1, 10)]
+    end,
+    [begin {_, _} = answer(Ws), send(Ws, {close, 1000, <<>>}) end || Ws <- All],
+    [?assertMatch({close, 1000, _}, lists:last(until_closed(Ws))) || Ws <- All],
+    until(fun() -> maps:get(sessions, hornbeam_fanout:info()) =:= Before end),
+    until(fun() -> hornbeam_pubsub:publish(<<"ends">>, <<"x">>) =:= 0 end).
+
 %% Its worker learns of it in time.
 connection_process_killed(Config) ->
     Before = connection_pids(),
@@ -737,6 +816,42 @@ open_longer_than_timeouts(Config) ->
     answer_pings(Ws, erlang:monotonic_time(millisecond) + 2500),
     close_well(Ws).
 
+%%% Clients that do not read
+
+%% `send_timeout' gives it up, as it does with a response.
+client_that_takes_nothing(Config) ->
+    Ws = request(driver(Config), port(Config), "/push?n=32000&size=16384&as=taker", []),
+    _ = driver(Config) =:= http2 andalso hornbeam_test_websocket:stop_reading(Ws),
+    {_, _} = answer(Ws),
+    await_seen(Config, <<"1 closed taker 1006 ">>).
+
+%% The close frame can't be sent: it is given up.
+close_without_a_window(Config) ->
+    Ws = without_window(Config, "/close?code=1000&as=windowless"),
+    ?assertEqual({reset, internal_error}, recv(Ws)),
+    await_seen(Config, <<"1 closed windowless 1006 ">>).
+
+%% The application knows at once; the answer goes out when there is a window for it.
+answer_without_a_window(Config) ->
+    Ws = without_window(Config, "/push?n=1&size=10&as=answer"),
+    send(Ws, {close, 4000, <<>>}),
+    await_seen(Config, <<"1 closed answer 4000 ">>),
+    ok = hornbeam_test_websocket:give_window(Ws, 1000),
+    ?assertMatch({binary, _}, recv(Ws)),
+    ?assertEqual({close, 4000, <<>>}, recv(Ws)),
+    ?assert(closes(Ws)).
+
+%% An end without a frame needs no window.
+end_without_a_window(Config) ->
+    Ws = without_window(Config, "/close?code=1000&as=nothing"),
+    %% All that is said: a message of 6 bytes and the close frame, with their heads.
+    ok = hornbeam_test_websocket:give_window(Ws, 2 + 6 + 2 + 2),
+    ?assertEqual({text, <<"before">>}, recv(Ws)),
+    ?assertEqual({close, 1000, <<>>}, recv(Ws)),
+    send(Ws, {close, 1000, <<>>}),
+    ?assert(closes(Ws)),
+    await_seen(Config, <<"1 closed nothing 1000 ">>).
+
 %%% Queue
 
 queued_handshake(Config) ->
@@ -855,11 +970,30 @@ driver(Config) ->
 header(Name, Headers) ->
     proplists:get_value(Name, Headers).
 
+attached(Config, Target) ->
+    Ws = open(driver(Config), port(Config), Target),
+    ?assertEqual({text, <<"('ok', True)">>}, recv(Ws)),
+    Ws.
+
+%% The server may send no byte on a stream.
+without_window(Config, Target) ->
+    Socket = hornbeam_test_websocket:connect_http2(port(Config), #{initial_window_size => 0}),
+    Ws = hornbeam_test_websocket:request_http2(Socket, Target, []),
+    {200, _} = answer(Ws),
+    hornbeam_test_websocket:stop_reading(Ws),
+    Ws.
+
 %% The client ends it, and the server agrees.
 close_well(Ws) ->
     send(Ws, {close, 1000, <<>>}),
     ?assertEqual({close, 1000, <<>>}, lists:last(until_closed(Ws))),
     hornbeam_test_websocket:close(Ws).
+
+until_close_frame(Ws) ->
+    case recv(Ws) of
+        {close, _, _} = Close -> [Close];
+        Frame -> [Frame | until_close_frame(Ws)]
+    end.
 
 until_closed(Ws) ->
     case recv(Ws) of

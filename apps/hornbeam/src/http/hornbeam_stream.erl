@@ -406,8 +406,9 @@ dispatch_or_hand_over(Stream, _) ->
 hand_over(Kind, TakesTrailers, Stream = #stream{id = StreamId, method = Method}) ->
     %% There is only this stream now.
     _ = erase(?CURRENT),
-    Start = #{stream_id => StreamId, stream => Stream, kind => Kind, method => Method,
-              takes_trailers => TakesTrailers},
+    %% Copied, or it would keep the 16 KiB that it was read with for as long as a WebSocket is open.
+    Start = #{stream_id => StreamId, stream => Stream, kind => Kind,
+              method => binary:copy(Method), takes_trailers => TakesTrailers},
     {[{switch_protocol, #{}, hornbeam_takeover, Start}], handed_over}.
 
 park(true, Stream) ->
