@@ -747,6 +747,22 @@ def ws_push(worker: Worker, ws: WebSocket) -> Steps:
     worker.finish(ws)
 
 
+def ws_topic(worker: Worker, ws: WebSocket) -> Steps:
+    """Attached to a topic by the time that the client hears of it."""
+    accept(worker, ws)
+    overflow = Atom(ws.query.get("overflow", "close"))
+    topic = ws.query["topic"].encode()
+    arguments = (ws.id, topic, overflow, ws.number("max", 10))
+    worker.send("call", ws.id, Atom("attach"), arguments)
+    yield lambda: ws.id in worker.replies
+    worker.send("message", ws.id, Atom("text"), repr(worker.replies[ws.id]).encode())
+    if "close" in ws.query:
+        worker.send("close", ws.id, 1000, b"")
+
+    yield lambda: ws.is_over
+    worker.finish(ws)
+
+
 def ws_close(worker: Worker, ws: WebSocket) -> Steps:
     """Say something, close, and say more, which must not go out."""
     accept(worker, ws)
@@ -815,6 +831,7 @@ WEBSOCKET_ROUTES: dict[str, Callable[[Worker, WebSocket], Steps]] = {
     "/push": ws_push,
     "/scope": ws_scope,
     "/stall": ws_stall,
+    "/topic": ws_topic,
 }
 
 

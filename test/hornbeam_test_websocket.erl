@@ -24,6 +24,7 @@
 -export([recv/2]).
 -export([stop_reading/1]).
 -export([read_more/2]).
+-export([give_window/2]).
 -export([closes/1]).
 -export([close/1]).
 -export([reset/1]).
@@ -224,6 +225,9 @@ shown(0, 10, Data) -> {pong, Data}.
 %% From now on an HTTP/2 client gives no window: what it has not read stays with the server.
 stop_reading({http2, Socket, _}) ->
     put_state(Socket, (state(Socket))#{reads := false}).
+
+give_window({http2, Socket, Id}, Bytes) ->
+    gen_tcp:send(Socket, [cow_http2:window_update(Bytes), cow_http2:window_update(Id, Bytes)]).
 
 %% Takes in what the server sends: `ok', `timeout' or the end.
 read_more(Ws, TimeoutMs) ->

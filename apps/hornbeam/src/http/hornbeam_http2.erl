@@ -115,6 +115,7 @@ is_bomb(Headers, MaxHeaderSize) ->
 -spec fits(tuple()) -> boolean().
 fits({response, _, _, Headers, _}) -> fit(Headers);
 fits({start, _, _, Headers, _}) -> fit(Headers);
+fits({accept, _, _, Headers}) -> fit(Headers);
 fits({inform, _, _, Headers}) -> fit(Headers);
 fits({trailers, _, Headers}) -> fit(Headers);
 fits(_) -> true.

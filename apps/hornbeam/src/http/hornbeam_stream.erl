@@ -361,7 +361,7 @@ answer_here(Req, Opts, {Commands, Stream}) ->
     #stream{id = StreamId, connection = #{socket := Socket, transport := Transport}} = Stream,
     Start = #{stream_id => StreamId, stream => Stream, method => Method,
               takes_trailers => hornbeam_scope:takes_trailers(Req),
-              kind => none, commands => Commands},
+              kind => bodiless, commands => Commands},
     [Parent | _] = get('$ancestors'),
     hornbeam_takeover:takeover(Parent, Ref, Socket, Transport, Opts, <<>>, Start).
 

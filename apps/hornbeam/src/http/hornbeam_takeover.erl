@@ -30,8 +30,8 @@
 -type start() :: #{
     stream_id := cowboy_stream:streamid(),
     stream := hornbeam_stream:state(),
-    %% What the bytes of the client are.
-    kind := chunked | websocket | none,
+    %% What the bytes of the client are; of `bodiless' Cowboy would make a request of HTTP/2.
+    kind := chunked | websocket | bodiless,
     method := binary(),
     %% Whether the client has said that it takes trailers.
     takes_trailers := boolean(),
@@ -44,7 +44,7 @@
     socket :: inet:socket() | ssl:sslsocket(),
     transport :: module(),
     active_n :: pos_integer(),
-    %% Without the stream.
+    %% What of start() is needed all the time.
     start :: map(),
     stream :: hornbeam_stream:state(),
     %% `complete' when the body is there, `raw' where bytes are handed on as they come.
@@ -66,15 +66,15 @@ takeover(Parent, _Ref, Socket, Transport, Opts, Buffer, Start) ->
     process_flag(trap_exit, true),
     #{active_n := ActiveN, initial_stream_flow_size := Window} = Opts,
     #{stream := Stream} = Start,
+    Kept = maps:with([stream_id, method, takes_trailers], Start),
     State0 = #state{parent = Parent, socket = Socket, transport = Transport, active_n = ActiveN,
-                    start = maps:without([stream, commands], Start), stream = Stream,
-                    decoder = decoder(Start), flow = Window},
+                    start = Kept, stream = Stream, decoder = decoder(Start), flow = Window},
     State1 = commands(maps:get(commands, Start, []), State0),
     State = received(Buffer, info(unpark, State1)),
     activate(State),
     loop(State).
 
-decoder(#{kind := none}) -> complete;
+decoder(#{kind := bodiless}) -> complete;
 decoder(#{kind := websocket}) -> raw;
 decoder(#{kind := chunked}) -> hornbeam_chunked:new().
 

@@ -20,10 +20,12 @@
 %%
 %% Flow control. To the worker: messages are handed on while less than a window of them is not
 %% taken; beyond that no more is read, and what had been read already is held undecoded. An
-%% incomplete message does not count. To the client: `sent', a message to ourselves, comes back after
-%% the write (which blocks while an HTTP/1 client does not read), and then the bytes are
-%% acknowledged; on HTTP/2 nothing is while Cowboy says that the stream's buffer is full. The same
-%% goes for the shared frames of {@link hornbeam_fanout}: on HTTP/2 they are not taken meanwhile.
+%% incomplete message does not count. To the client: `sent', a message to ourselves, comes back
+%% after the write (which blocks while an HTTP/1 client does not read), and then the bytes are
+%% acknowledged; on HTTP/2 not before the client has taken them, see {@link hornbeam_backlog}.
+%%
+%% Topics. {@link hornbeam_fanout} sends frames that are ready to be written, and is told of each
+%% when it is.
 %%
 %% Time. One timer serves `websocket_ping' and `websocket_timeout': it is not moved when something
 %% comes, but looks, when it fires, at when that was.
@@ -41,6 +43,7 @@
 -type settings() :: #{
     name := atom(),
     window := pos_integer(),
+    send_timeout := timeout(),
     websocket_timeout := timeout(),
     websocket_ping := timeout(),
     websocket_max_frame_size := pos_integer() | infinity,
@@ -83,11 +86,13 @@
     %% Bytes of messages given to Cowboy and not acknowledged, and whether `sent' is on its way.
     unacked = 0 :: non_neg_integer(),
     is_sent_due = false :: boolean(),
-    %% On HTTP/2: more is buffered for the client than should be.
-    is_congested = false :: boolean(),
-    %% Whether the fan-out process knows of us, and its frames that are in that buffer.
+    %% Whether hornbeam_fanout knows this one, and its frames that were given to Cowboy, last first.
     is_attached = false :: boolean(),
-    buffered = [] :: [hornbeam_fanout:ref()],
+    fanned = [] :: [hornbeam_fanout:ref()],
+    %% HTTP/2: what waits for the client's window, and how much of that are pongs.
+    backlog = hornbeam_backlog:new() :: hornbeam_backlog:backlog(),
+    pong_bytes = 0 :: non_neg_integer(),
+    send_timeout_ms :: timeout(),
     %% When something came last, and when the next ping is due.
     received_ms :: integer(),
     ping_due_ms :: integer() | infinity,
@@ -159,8 +164,8 @@ data(IsFin, Data, Session0 = #session{flow = Flow}) ->
 
 %% @doc A message of the worker, of the session to itself, of the server or of Cowboy.
 -spec info(term(), session()) -> {cowboy_stream:commands(), session()}.
-info(_, Session = #session{phase = over}) ->
-    {[], Session};
+info(Message, Session = #session{phase = over}) ->
+    linger(Message, Session);
 info(Message, Session) ->
     commands(handle(Message, Session)).
 
@@ -168,21 +173,22 @@ info(Message, Session) ->
 -spec terminate(cowboy_stream:reason(), session()) -> ok.
 terminate(Reason, Session0) ->
     Session = stop_timer(vanished(code(Reason), Session0)),
-    #session{routes = Routes, request_id = Id, connection = Connection, codec = Codec} = Session,
-    %% In this order, see hornbeam_worker_topics.
+    #session{routes = Routes, request_id = Id, connection = Connection, codec = Codec,
+             backlog = Backlog} = Session,
     _ = hornbeam_routes:detach(Routes, Id),
-    _ = Session#session.is_attached andalso hornbeam_fanout:forget(Session#session.key),
+    forget(Session),
     ok = hornbeam_ws_frames:close(Codec),
+    ok = hornbeam_backlog:stop(Backlog),
     hornbeam_connection:stream_ended(Connection).
 
 new(Deflate, Start, Settings) ->
     #{key := Key, request_id := Id, worker := {_, Writer, Routes, _}, flow := Flow,
       connection := Connection} = Start,
-    #{window := Window, websocket_ping := PingMs, websocket_timeout := TimeoutMs,
+    #{send_timeout := SendTimeoutMs, window := Window, websocket_ping := PingMs, websocket_timeout := TimeoutMs,
       websocket_max_frame_size := MaxSize} = Settings,
     NowMs = now_ms(),
     #session{key = Key, request_id = Id, writer = Writer, routes = Routes,
-             connection = Connection,
+             connection = Connection, send_timeout_ms = SendTimeoutMs,
              codec = hornbeam_ws_frames:new(#{max_size => MaxSize, deflate => Deflate}),
              window = Window, flow = Flow, received_ms = NowMs,
              ping_due_ms = later(NowMs, PingMs), ping_ms = PingMs, timeout_ms = TimeoutMs}.
@@ -236,8 +242,8 @@ release_held(Session = #session{held = Held}) ->
 event({message, Kind, Data}, Session = #session{phase = open, request_id = Id}) ->
     Untaken = Session#session.untaken + counted(Data),
     tell({message, Id, Kind, Data}, Session#session{untaken = Untaken});
-event({ping, Payload}, Session = #session{phase = open}) ->
-    send({pong, Payload}, Session);
+event({ping, Payload}, Session = #session{phase = open, pong_bytes = PongBytes}) ->
+    send({pong, Payload}, Session#session{pong_bytes = PongBytes + counted(Payload)});
 event({close, Code, Reason}, Session = #session{phase = open}) ->
     finish(send(close_frame(Code, <<>>), tell_closed(Code, Reason, Session)));
 event({close, Code, Reason}, Session = #session{phase = closing}) ->
@@ -271,20 +277,29 @@ handle({worker_replaced, Id}, Session = #session{request_id = Id}) ->
     end_by_node(1012, <<"service restart">>, without_worker(Session));
 handle({going_away, Id}, Session = #session{request_id = Id}) ->
     going_away(Session);
-handle(sent, Session) ->
-    acknowledge(Session#session{is_sent_due = false});
-handle({alarm, _, on}, Session) ->
-    Session#session{is_congested = true};
-handle({alarm, _, off}, Session = #session{phase = answered}) ->
-    over(Session#session{is_congested = false});
-handle({alarm, _, off}, Session) ->
-    resumed(Session, acknowledge(take_buffered(Session#session{is_congested = false})));
-handle({fanout, Ref, Frame}, Session = #session{phase = open, out = Out}) ->
-    taken(Ref, Session#session{out = [Out, Frame]});
+handle(sent, Session = #session{unacked = Unacked, backlog = Backlog0}) ->
+    {Bytes, Backlog} = hornbeam_backlog:sent(Unacked, Backlog0),
+    Sent = Session#session{is_sent_due = false, unacked = 0, backlog = Backlog},
+    acknowledge(Bytes, tell_taken(Sent));
+handle({fanout, Ref, Frame}, Session = #session{phase = open, fanned = Fanned, out = Out}) ->
+    sent_soon(Session#session{fanned = [Ref | Fanned], out = [Out, Frame]});
+%% Nobody waits for it any more.
+handle({fanout, Ref, _}, Session) ->
+    ok = hornbeam_fanout:taken(Ref),
+    Session;
 handle(fanout_attached, Session) ->
     Session#session{is_attached = true};
 handle(fanout_overflow, Session) ->
     end_by_node(1013, <<"the client does not keep up">>, Session);
+handle({alarm, stream_buffer_full, on}, Session) ->
+    filled(Session);
+handle({alarm, stream_buffer_full, off}, Session) ->
+    drained(Session);
+handle({send_timeout, Name}, Session = #session{backlog = Backlog0}) ->
+    case hornbeam_backlog:expired(Name, send_clock(Session), Backlog0) of
+        {going, Backlog} -> Session#session{backlog = Backlog};
+        stalled -> over(tell_closed(1006, <<>>, Session))
+    end;
 handle(tick, Session = #session{phase = open}) ->
     tick(now_ms(), Session);
 handle(close_timeout, Session) ->
@@ -322,31 +337,42 @@ tell_closed(Code, Reason, Session = #session{request_id = Id}) ->
 sent_later(Bytes, Session = #session{unacked = Unacked0, window = Window}) ->
     Unacked = Unacked0 + Bytes,
     Counted = Session#session{unacked = Unacked},
-    case Unacked * 4 >= Window andalso not Session#session.is_sent_due of
-        true ->
-            self() ! {Session#session.key, sent},
-            Counted#session{is_sent_due = true};
-        false ->
-            Counted
+    case Unacked * 4 >= Window of
+        true -> sent_soon(Counted);
+        false -> Counted
     end.
 
-acknowledge(Session = #session{unacked = 0}) ->
+sent_soon(Session = #session{is_sent_due = true}) ->
     Session;
-acknowledge(Session = #session{is_congested = true}) ->
+sent_soon(Session = #session{key = Key}) ->
+    self() ! {Key, sent},
+    Session#session{is_sent_due = true}.
+
+acknowledge(0, Session) ->
     Session;
-acknowledge(Session = #session{request_id = Id, unacked = Unacked}) ->
-    tell({ack, Id, Unacked}, Session#session{unacked = 0}).
+acknowledge(Bytes, Session = #session{request_id = Id}) ->
+    tell({ack, Id, Bytes}, Session).
 
-%% It is just being written: what comes behind it waits in the mailbox as long as that takes.
-taken(Ref, Session = #session{is_congested = true, buffered = Buffered}) ->
-    Session#session{buffered = [Ref | Buffered]};
-taken(Ref, Session) ->
-    ok = hornbeam_fanout:taken(Ref),
-    Session.
+tell_taken(Session = #session{fanned = []}) ->
+    Session;
+tell_taken(Session = #session{fanned = Fanned}) ->
+    case is_congested(Session) of
+        true -> Session;
+        false ->
+            lists:foreach(fun hornbeam_fanout:taken/1, lists:reverse(Fanned)),
+            Session#session{fanned = []}
+    end.
 
-take_buffered(Session = #session{buffered = Buffered}) ->
-    lists:foreach(fun hornbeam_fanout:taken/1, lists:reverse(Buffered)),
-    Session#session{buffered = []}.
+%% The word that it knows this one may not have been looked at. One that comes later finds that the
+%% route has gone, see hornbeam_worker_topics.
+forget(#session{is_attached = true, key = Key}) ->
+    hornbeam_fanout:forget(Key);
+forget(#session{key = Key}) ->
+    receive
+        {Key, fanout_attached} -> hornbeam_fanout:forget(Key)
+    after 0 ->
+        ok
+    end.
 
 counted(Data) ->
     max(?MIN_COUNTED_BYTES, byte_size(Data)).
@@ -369,20 +395,25 @@ close(Code, Reason, Session) ->
     release(Closing#session{untaken = 0}).
 
 %% Both sides have said it. What an HTTP/2 client has not read yet would be lost in a reset.
-finish(Session = #session{is_congested = true}) -> await_close(answered, Session);
-finish(Session) -> over(Session).
+finish(Session) ->
+    case is_congested(Session) of
+        true -> await_close(answered, Session);
+        false -> over(Session)
+    end.
 
 await_close(Phase, Session) ->
     start_timer(?CLOSE_TIMEOUT_MS, close_timeout, Session#session{phase = Phase}).
 
-over(Session) ->
+over(Session = #session{key = Key}) ->
+    self() ! {Key, end_expected},
     Session#session{phase = over}.
 
-%% Cowboy would wait for ever for a client that does not read.
-commands(Session = #session{phase = over, is_congested = true}) ->
-    {[{internal_error, websocket_over, 'The client does not read.'}], Session#session{out = []}};
 commands(Session = #session{phase = over, out = Out}) ->
-    {[{data, fin, Out}, stop], Session#session{out = []}};
+    case is_congested(Session) of
+        %% Cowboy would wait for ever for a client that does not read.
+        true -> {[reset()], Session#session{out = []}};
+        false -> {[{data, fin, Out}, stop], Session#session{out = []}}
+    end;
 commands(Session0 = #session{out = Out}) ->
     {Flow, Session} = read_on(Session0),
     case Out of
@@ -390,14 +421,64 @@ commands(Session0 = #session{out = Out}) ->
         _ -> {[{data, nofin, Out} | Flow], Session#session{out = []}}
     end.
 
+%%% HTTP/2: behind the client's window
+
+is_congested(#session{backlog = Backlog}) ->
+    hornbeam_backlog:is_full(Backlog).
+
+filled(Session = #session{backlog = Backlog}) ->
+    {OutBytes, StartTimer} = send_clock(Session),
+    Session#session{backlog = hornbeam_backlog:filled(OutBytes, StartTimer, Backlog),
+                    pong_bytes = 0}.
+
+drained(Session = #session{phase = Phase, backlog = Backlog0}) ->
+    {Bytes, [], Backlog} = hornbeam_backlog:drained(Backlog0),
+    Drained = acknowledge(Bytes, tell_taken(Session#session{backlog = Backlog})),
+    case Phase of
+        answered -> over(Drained);
+        _ -> resumed(Session, Drained)
+    end.
+
+send_clock(#session{key = Key, connection = Connection, send_timeout_ms = TimeoutMs}) ->
+    StartTimer = fun
+        (_) when TimeoutMs =:= infinity -> undefined;
+        (Name) -> erlang:send_after(TimeoutMs, self(), {Key, {send_timeout, Name}})
+    end,
+    {hornbeam_connection:out_bytes(Connection), StartTimer}.
+
+%% The stream lives behind its end: where something is queued, for want of window, it has as long as
+%% a close frame has to be answered. Where nothing is, Cowboy has forgotten the end, which needs no
+%% window (see hornbeam_connection).
+linger({alarm, stream_buffer_full, on}, Session) ->
+    {[], await_close(over, filled(Session))};
+linger(end_expected, Session = #session{key = {_, StreamId}, connection = Connection}) ->
+    case is_congested(Session) of
+        true ->
+            {[], Session};
+        false ->
+            ok = hornbeam_connection:end_stream(Connection, StreamId, false),
+            {[reset()], Session}
+    end;
+linger(close_timeout, Session) ->
+    {[reset()], Session};
+linger(_, Session) ->
+    {[], Session}.
+
+reset() ->
+    {internal_error, websocket_over, 'The WebSocket is closed.'}.
+
 %%% Reading
 
 read_on(Session = #session{flow = Flow0}) ->
     {Commands, Flow} = hornbeam_flow:allow(room(Session), Flow0),
     {Commands, Session#session{flow = Flow}}.
 
-room(#session{is_congested = true}) -> 0;
-room(#session{untaken = Untaken, window = Window}) -> Window - Untaken.
+room(Session = #session{untaken = Untaken, window = Window, pong_bytes = PongBytes}) ->
+    %% A client that reads no pongs does not need to send more pings.
+    case PongBytes > Window andalso is_congested(Session) of
+        true -> 0;
+        false -> Window - Untaken
+    end.
 
 %% The time that the socket was not read is not the client's.
 resumed(Before, Session) ->
