@@ -18,6 +18,9 @@
 -export([node_that_is_not_there/1]).
 -export([node_that_goes/1]).
 -export([no_atom_is_made/1]).
+-export([new_names_of_nodes/1]).
+-export([new_names_are_bounded/1]).
+-export([own_name/1]).
 -export([bad_arguments/1]).
 -export([allowed_is_enforced/1]).
 -export([bad_options/1]).
@@ -43,6 +46,9 @@ all() ->
         node_that_is_not_there,
         node_that_goes,
         no_atom_is_made,
+        new_names_of_nodes,
+        new_names_are_bounded,
+        own_name,
         bad_arguments,
         allowed_is_enforced,
         bad_options,
@@ -160,6 +166,45 @@ no_atom_is_made(Config) ->
     ?assertEqual({error, {unknown_atom, #{text => Long}}}, ask_on(Config, ping, {Long})),
     NotText = <<255, 254>>,
     ?assertEqual({error, {unknown_atom, #{text => NotText}}}, ask_on(Config, ping, {NotText})).
+
+%% A node has to be named once before its name is known; other names of it stay unknown.
+new_names_of_nodes(Config) ->
+    Unique = list_to_binary(["hornbeam_rpc_new_", integer_to_list(erlang:system_time())]),
+    Name = <<Unique/binary, "@127.0.0.1">>,
+    Bad = [Unique, <<Unique/binary, "@">>, <<"@", Unique/binary>>, <<Unique/binary, "@a b">>,
+           <<Unique/binary, "@a@b">>, <<Unique/binary, "@", (binary:copy(<<"a">>, 255))/binary>>,
+           <<Unique/binary, "@\n">>, <<Unique/binary, "@", 255>>],
+    [?assertEqual({error, {unknown_atom, #{text => Text}}}, ask_on(Config, Function, {Text}))
+     || Text <- Bad, Function <- [ping, connect]],
+    Call = {Name, <<"lists">>, <<"seq">>, hornbeam_blob:encode([1, 2]), 5000},
+    ?assertEqual({error, {unknown_atom, #{text => Name}}}, ask_on(Config, rpc_call, Call)),
+    ?assertEqual({ok, false}, ask_on(Config, ping, {Name})),
+    ?assertEqual({ok, false}, ask_on(Config, connect, {Name})),
+    ?assertMatch({error, {node_down, _}}, ask_on(Config, rpc_call, Call)).
+
+%% Names make no atoms without end, and those that are known still work.
+new_names_are_bounded(_) ->
+    Prefix = list_to_binary(["hornbeam_rpc_many_", integer_to_list(erlang:system_time())]),
+    Cluster = {_, [Peer]} = hornbeam_test_cluster:start(1),
+    Name = fun(N) -> <<Prefix/binary, (integer_to_binary(N))/binary, "@127.0.0.1">> end,
+    Results = hornbeam_test_cluster:call(Peer, lists, map,
+        [fun(Text) -> hornbeam_rpc:connect(Text) end, [Name(N) || N <- lists:seq(1, 1010)]]),
+    ?assertEqual(lists:duplicate(1000, {ok, false}), lists:sublist(Results, 1000)),
+    ?assertEqual([{error, {unknown_atom, #{text => Name(N)}}} || N <- lists:seq(1001, 1010)],
+                 lists:nthtail(1000, Results)),
+    hornbeam_test_cluster:stop(Cluster).
+
+%% True also on a node that is not distributed, as this one, which makes no atoms of others.
+own_name(Config) ->
+    {ok, _} = application:ensure_all_started(hornbeam),
+    Own = atom_to_binary(node()),
+    ?assertEqual({{ok, true}, {ok, true}}, {hornbeam_rpc:ping(Own), hornbeam_rpc:connect(Own)}),
+    One = atom_to_binary(node_of(one(Config))),
+    ?assertEqual({ok, true}, ask_on(Config, ping, {One})),
+    ?assertEqual({ok, true}, ask_on(Config, connect, {One})),
+    Other = list_to_binary(["hornbeam_rpc_other_", integer_to_list(erlang:system_time()), "@host"]),
+    ?assertEqual({nonode@nohost, {ok, false}}, {node(), hornbeam_rpc:ping(Other)}),
+    ?assertError(badarg, binary_to_existing_atom(Other)).
 
 bad_arguments(Config) ->
     Node = atom_to_binary(node_of(two(Config))),

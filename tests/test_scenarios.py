@@ -22,7 +22,7 @@ from node import Node
 TIMEOUT_S = 60.0
 
 FUNCTIONS = """
-    %% Known from now on; atoms are not made from what Python says.
+    %% Known from now on; `rpc_call' makes no atoms from what Python says.
     'nobody@nowhere.invalid',
     {ok, _} = application:ensure_all_started(hornbeam),
     ok = hornbeam_functions:register(add, fun(A, B) -> A + B end),

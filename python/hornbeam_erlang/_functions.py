@@ -112,10 +112,21 @@ def node() -> str:
 
 
 def ping(node: str | Atom) -> bool:
-    """Tell whether a node can be reached; connects to it."""
+    """Tell whether a node can be reached; connects to it. A node reaches itself.
+
+    Raises:
+        UnknownAtom: this node does not know the name, and it is not `name@host`, or
+            there have been too many new ones.
+    """
     return ask(_requests.ping(node))
 
 
 def connect(node: str | Atom) -> bool:
-    """Connect to a node, and tell whether that has worked."""
+    """Connect to a node, and tell whether that has worked.
+
+    The node's name need not be known to this one, other than that of `rpc_call`.
+
+    Raises:
+        UnknownAtom: as `ping`.
+    """
     return ask(_requests.connect(node))

@@ -26,6 +26,7 @@ stop(_State) ->
 start_tree() ->
     ok = hornbeam_state:create_table(hornbeam_config:node_option(state_max_memory)),
     ok = hornbeam_functions:create_table(),
+    ok = hornbeam_rpc:create_allowance(),
     ok = hornbeam_hook_registry:create_table(),
     ok = hornbeam_groups:create_table(),
     ok = hornbeam_fanout:create_tables(),

@@ -249,6 +249,8 @@ def rpc(key: str) -> None:
     name = erlang.node()
     assert isinstance(name, str)
     assert erlang.nodes() == [] or erlang.under_hornbeam()
+    assert erlang.ping(erlang.node()) is True
+    assert erlang.connect(erlang.node()) is True
     assert erlang.ping("nobody@nowhere.invalid") is False
     assert erlang.connect("nobody@nowhere.invalid") is False
     assert erlang.rpc_call(name, "erlang", "abs", [-5]) == 5

@@ -3,8 +3,9 @@
 %% @private Functions of this and other nodes, called from Python.
 %%
 %% Names come as text and become atoms only where the node has those atoms already: the table of
-%% atoms can't be filled from Python. The option `rpc_allow' is looked at first, on the node that
-%% the worker belongs to.
+%% atoms can't be filled from Python. A node that is new has to be named once, though, so `ping' and
+%% `connect' make the atoms of well-formed names of nodes, a bounded number of them in the node's
+%% life. The option `rpc_allow' is looked at first, on the node that the worker belongs to.
 %%
 %% A call that takes too long is ended on the other node as well. `erpc:call/5' only stops waiting,
 %% so the process is spawned here as {@link erpc} does it: `erpc:execute_call/4' is what every
@@ -13,6 +14,7 @@
 -module(hornbeam_rpc).
 
 %% API
+-export([create_allowance/0]).
 -export([call_encoded/3]).
 -export([cast_encoded/2]).
 -export([ping/1]).
@@ -29,6 +31,20 @@
   | {bad_arguments, #{expected := binary()}}
   | hornbeam_blob:error()
   | hornbeam_task:error().
+
+%% New names of nodes that may become atoms: more than a cluster has nodes, and a thousandth of the
+%% atoms that there can be.
+-define(MAX_NEW_NAMES, 1000).
+%% What an atom can hold.
+-define(MAX_NAME_BYTES, 255).
+
+%% @doc At the start of the application: no new name has been used up, unless it has run before.
+-spec create_allowance() -> ok.
+create_allowance() ->
+    case persistent_term:get(?MODULE, undefined) of
+        undefined -> persistent_term:put(?MODULE, counters:new(1, [atomics]));
+        _ -> ok
+    end.
 
 %% @doc Call a function and wait for its result, as a blob. Takes over the calling process, which
 %% is that of a task.
@@ -61,18 +77,12 @@ cast_encoded(Target, ArgsBlob) ->
 %% @doc Whether the node answers; connects to it.
 -spec ping(Node :: binary()) -> {ok, boolean()} | {error, error()}.
 ping(Node) ->
-    case to_atom(Node) of
-        {ok, Atom} -> {ok, net_adm:ping(Atom) =:= pong};
-        {error, _} = Error -> Error
-    end.
+    reach(Node, fun(Atom) -> net_adm:ping(Atom) =:= pong end).
 
 %% @doc Connect to the node; whether it is connected.
 -spec connect(Node :: binary()) -> {ok, boolean()} | {error, error()}.
 connect(Node) ->
-    case to_atom(Node) of
-        {ok, Atom} -> {ok, net_kernel:connect_node(Atom) =:= true};
-        {error, _} = Error -> Error
-    end.
+    reach(Node, fun(Atom) -> net_kernel:connect_node(Atom) =:= true end).
 
 %%% What is called
 
@@ -119,6 +129,47 @@ to_atom(Text) ->
     catch
         error:_ -> {error, {unknown_atom, #{text => Text}}}
     end.
+
+%%% Nodes
+
+%% A node reaches itself, also where it is not distributed; then it reaches no other.
+reach(Text, Try) ->
+    case {Text =:= atom_to_binary(node()), is_alive()} of
+        {true, _} -> {ok, true};
+        {false, true} -> reach_other(to_node(Text), Try);
+        {false, false} -> reach_other(to_atom_or_name(Text), fun(_) -> false end)
+    end.
+
+reach_other({ok, Node}, Try) -> {ok, Try(Node)};
+reach_other({error, _} = Error, _) -> Error.
+
+to_node(Text) ->
+    case {to_atom_or_name(Text), persistent_term:get(?MODULE)} of
+        {{ok, Name}, Used} when is_binary(Name) -> new_atom(Name, Used);
+        {Result, _} -> Result
+    end.
+
+to_atom_or_name(Text) ->
+    case {to_atom(Text), is_node_name(Text)} of
+        {{ok, Atom}, _} -> {ok, Atom};
+        {{error, _}, true} -> {ok, Text};
+        {{error, _} = Error, false} -> Error
+    end.
+
+%% Several at once may go a little beyond.
+new_atom(Name, Used) ->
+    case counters:get(Used, 1) < ?MAX_NEW_NAMES of
+        true ->
+            ok = counters:add(Used, 1, 1),
+            {ok, binary_to_atom(Name)};
+        false ->
+            {error, {unknown_atom, #{text => Name}}}
+    end.
+
+is_node_name(Text) when byte_size(Text) =< ?MAX_NAME_BYTES ->
+    re:run(Text, "\\A[A-Za-z0-9_-]+@[A-Za-z0-9._:-]+\\z", [{capture, none}]) =:= match;
+is_node_name(_) ->
+    false.
 
 %%% The call
 
