@@ -150,7 +150,9 @@ protocol({Name, From, Messages}) ->
     {Name, From, {messages, Messages}, term_to_binary(Messages, ?OPTIONS)}.
 
 packets() ->
-    life_packets() ++ request_packets() ++ response_packets() ++ call_packets().
+    life_packets() ++ request_packets() ++ response_packets() ++ call_packets() ++
+        state_packets() ++ topic_packets() ++ function_packets() ++ hook_packets() ++
+        reply_packets().
 
 life_packets() ->
     [{empty, node, []},
@@ -230,9 +232,8 @@ response_packets() ->
        {waiting, 18, 4096}, {credit, 18, 5}, {pong, 7}]}].
 
 call_packets() ->
-    %% Blobs as Python writes them: a str, bytes.
-    Text = <<131, 109, 3:32, "abc">>,
-    Bytes = <<131, 77, 3:32, 8, "abc">>,
+    Text = text_blob(),
+    Bytes = bytes_blob(),
     [{call_state_get, worker, [{call, 1, state_get, {<<"key">>}}]},
      {call_state_set, worker, [{call, 2, state_set, {<<"key">>, Text, undefined}}]},
      {call_state_set_ttl, worker, [{call, 3, state_set, {{<<"key">>, 1}, Bytes, 1500}}]},
@@ -246,6 +247,122 @@ call_packets() ->
      {reply_error, node, [{reply, 4, error, {not_an_integer, #{}}}]},
      {calls_in_a_batch, worker,
       [{call, 6, state_get, {<<"a">>}}, {call, 7, state_get, {<<"b">>}}]}].
+
+%% Blobs as Python writes them: a str, bytes.
+text_blob() -> <<131, 109, 3:32, "abc">>.
+
+bytes_blob() -> <<131, 77, 3:32, 8, "abc">>.
+
+%% A list and a dict, as arguments and keyword arguments have them.
+args_blob() -> term_to_binary([1, <<"abc">>], ?OPTIONS).
+
+kwargs_blob() -> term_to_binary(#{<<"key">> => 1.5}, ?OPTIONS).
+
+%% Keys that travel as they are, and one that does not: a tuple, encoded.
+keys() ->
+    [<<"key">>, 7, 1 bsl 70, true, false, undefined, {key, term_to_binary({<<"a">>, 1}, ?OPTIONS)}].
+
+state_packets() ->
+    Text = text_blob(),
+    Bytes = bytes_blob(),
+    [{call_state_keys_of_each_kind, worker,
+      [{call, 10 + N, state_get, {Key}} || {N, Key} <- lists:zip(lists:seq(1, 7), keys())]},
+     {call_state_get_multi, worker, [{call, 20, state_get_multi, {keys()}}]},
+     {call_state_get_multi_none, worker, [{call, 21, state_get_multi, {[]}}]},
+     {call_state_set_multi, worker,
+      [{call, 22, state_set_multi, {[{<<"a">>, Text}, {7, Bytes}], undefined}},
+       {call, 23, state_set_multi, {[{<<"a">>, Text}], 1500}}]},
+     {call_state_keys, worker,
+      [{call, 24, state_keys, {undefined}}, {call, 25, state_keys, {<<"user:">>}}]},
+     {call_state_add, worker,
+      [{call, 26, state_add, {<<"key">>, Text, undefined}},
+       {call, 27, state_add, {<<"key">>, Bytes, 1}}]},
+     {call_state_cas, worker, [{call, 28, state_cas, {<<"key">>, Text, Bytes}}]},
+     {call_state_pop, worker, [{call, 29, state_pop, {<<"key">>}}]},
+     {call_state_incr_large, worker, [{call, 30, state_incr, {<<"key">>, -(1 bsl 70)}}]},
+     {casts_of_state, worker,
+      [{cast, state_delete, {<<"key">>}}, {cast, state_incr, {<<"key">>, -1}}]}].
+
+topic_packets() ->
+    Text = text_blob(),
+    [{call_publish, worker, [{call, 31, publish, {<<"room:7">>, Text}}]},
+     {cast_publish, worker, [{cast, publish, {<<"room:7">>, bytes_blob()}}]},
+     {call_subscribe, worker,
+      [{call, 32, subscribe, {<<"room:*">>}}, {call, 33, unsubscribe, {<<"room:*">>}}]},
+     {publish, node, [{publish, <<"room:7">>, Text}]},
+     {publish_empty_topic, node, [{publish, <<>>, bytes_blob()}]},
+     {dropped, node, [{dropped, 1}, {dropped, 1 bsl 40}]}].
+
+function_packets() ->
+    Args = args_blob(),
+    Node = <<"shop@127.0.0.1">>,
+    [{call_call, worker,
+      [{call, 34, call, {<<"price">>, Args, 5000}},
+       {call, 35, call, {<<"price">>, Args, infinity}}]},
+     {cast_cast, worker, [{cast, cast, {<<"price">>, Args}}]},
+     {call_rpc, worker,
+      [{call, 36, rpc_call, {Node, <<"lists">>, <<"seq">>, Args, 5000}},
+       {call, 37, rpc_call, {Node, <<"lists">>, <<"seq">>, Args, infinity}},
+       {call, 38, rpc_cast, {Node, <<"lists">>, <<"seq">>, Args}}]},
+     {call_nodes, worker,
+      [{call, 39, nodes, {}}, {call, 40, node, {}}, {call, 41, ping, {Node}},
+       {call, 42, connect, {Node}}]}].
+
+hook_packets() ->
+    Text = text_blob(),
+    Args = args_blob(),
+    Kwargs = kwargs_blob(),
+    Facts = #{class => <<"ValueError">>, reason => <<"größe"/utf8>>, stack => <<"Traceback ...">>},
+    [{call_hook, worker,
+      [{call, 43, register_hook, {<<"shop/price">>}},
+       {call, 44, unregister_hook, {<<"shop/price">>}}]},
+     {call_execute, worker,
+      [{call, 45, execute, {<<"shop">>, <<"price">>, Args, Kwargs, 5000}},
+       {call, 46, execute, {<<"shop">>, undefined, Args, Kwargs, infinity}}]},
+     {call_stream, worker, [{call, 47, stream, {<<"shop">>, <<"all">>, Args, Kwargs, 5000}}]},
+     {cast_stream, worker, [{cast, stream_credit, {3, 16}}, {cast, stream_cancel, {3}}]},
+     {invoke, node,
+      [{invoke, 5, <<"shop">>, <<"price">>, Args, Kwargs, call},
+       {invoke, 6, <<"shop">>, undefined, Args, Kwargs, stream}]},
+     {invoke_credit, node, [{invoke_credit, 6, 16}]},
+     {invoke_cancel, node, [{invoke_cancel, 6}]},
+     {produce, worker, [{produce, 6, Text}, {produce, 6, bytes_blob()}]},
+     {result, worker, [{result, 5, ok, Text}]},
+     {result_error, worker, [{result, 5, error, Facts}]},
+     {item, node, [{item, 3, Text}]},
+     {stream_end, node, [{stream_end, 3}]},
+     {stream_error, node,
+      [{stream_error, 3, {remote_error, Facts}},
+       {stream_error, 4, {timeout, #{timeout_ms => 5000}}},
+       {stream_error, 5, {service_down, #{path => <<"shop">>}}}]}].
+
+%% Every form of a value, and every error with its facts.
+reply_packets() ->
+    Text = text_blob(),
+    [{reply_false, node, [{reply, 2, ok, false}]},
+     {reply_blobs, node, [{reply, 20, ok, [Text, undefined, bytes_blob()]}]},
+     {reply_no_blobs, node, [{reply, 21, ok, []}]},
+     {reply_count, node, [{reply, 31, ok, 3}]},
+     {reply_names, node,
+      [{reply, 39, ok, [<<"a@host">>, <<"b@host">>]}, {reply, 40, ok, <<"n@host">>}]},
+     {reply_errors, node, [{reply, 100 + N, error, Error}
+                           || {N, Error} <- lists:zip(lists:seq(1, length(errors())), errors())]}].
+
+errors() ->
+    [{state_full, #{limit_bytes => 1048576}},
+     {invalid_pattern, #{pattern => <<"#:a">>}},
+     {invalid_topic, #{topic => <<"a:*">>}},
+     {timeout, #{timeout_ms => 5000}},
+     {function_not_found, #{name => <<"pric">>, near => [<<"price">>]}},
+     {remote_error, #{class => <<"error">>, reason => <<"badarg">>, stack => <<>>}},
+     {bad_arguments, #{expected => <<"a list">>}},
+     {node_down, #{node => <<"shop@127.0.0.1">>}},
+     {not_allowed, #{module => <<"os">>, function => <<"cmd">>}},
+     {unknown_atom, #{text => <<"nosuch">>}},
+     {undecodable, #{first_bytes => <<131, 200>>}},
+     {unknown_function, #{function => state_get, arity => 3}},
+     {service_not_found, #{path => <<"shp">>, near => [<<"shop">>]}},
+     {service_down, #{path => <<"shop">>}}].
 
 tls_scope() ->
     Http = setelement(2, scope(<<"GET">>, []), <<"https">>),
@@ -281,8 +398,10 @@ malformed() ->
 
 %% Text.
 
+%% A foreign node's number, in what pids, references and ports print as, is not the same every time.
 text(Term) ->
-    unicode:characters_to_binary(io_lib:format("~tw", [Term])).
+    Text = unicode:characters_to_binary(io_lib:format("~tw", [Term])),
+    re:replace(Text, "<[0-9]+\\.", "<node.", [global, {return, binary}, unicode]).
 
 %% JSON with tags for what it has no type for.
 tagged(Atom) when Atom =:= true; Atom =:= false; Atom =:= undefined -> Atom;

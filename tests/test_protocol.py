@@ -84,9 +84,10 @@ def rebuild(message: tuple[Any, ...]) -> bytes:
             return protocol.log(
                 fields[0].name, report["message"].decode(), report.get("request_id")
             )
-        case "cast":
-            # Nothing sends one yet.
-            return encode_message(message)
+        case "result" if fields[1] == Atom("error"):
+            return protocol.result_error(fields[0], named(fields[2]))
+        case "result":
+            return protocol.result(fields[0], fields[2])
         case name:
             return constructor(name)(*fields)
 
