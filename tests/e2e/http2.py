@@ -25,7 +25,7 @@ import hyperframe.frame as frames
 from e2e.raw import TIMEOUT_SECONDS
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-INITIAL_WINDOW = h2.settings.SettingCodes.INITIAL_WINDOW_SIZE
+INITIAL_WINDOW = int(h2.settings.SettingCodes.INITIAL_WINDOW_SIZE)
 
 _READ_BYTES = 262144
 
@@ -53,7 +53,7 @@ class Stream:
 
     headers: Headers = field(default_factory=list)
     informational: list[Headers] = field(default_factory=list)
-    body: bytearray = field(default_factory=bytearray)
+    received: bytearray = field(default_factory=bytearray)
     trailers: Headers = field(default_factory=list)
     is_ended: bool = False
     reset: str | None = None
@@ -63,8 +63,12 @@ class Stream:
         return int(dict(self.headers).get(b":status", b"0"))
 
     @property
+    def body(self) -> bytes:
+        return bytes(self.received)
+
+    @property
     def text(self) -> str:
-        return self.body.decode()
+        return self.received.decode()
 
     @property
     def is_over(self) -> bool:
@@ -284,7 +288,7 @@ class Client:
         elif isinstance(event, h2.events.TrailersReceived):
             stream.trailers = list(event.headers)
         elif isinstance(event, h2.events.DataReceived):
-            stream.body += event.data
+            stream.received += event.data
 
             if self.gives_window and event.flow_controlled_length:
                 self.h2.acknowledge_received_data(

@@ -85,7 +85,7 @@ def test_client_that_gives_no_window(own_server: Server, name: str) -> None:
     with Client(own_server.url, gives_window=False) as client:
         stream_id = client.request(f"/download/{name}?{size},{PART_BYTES}")
         stream = client.streams[stream_id]
-        client.pump(lambda: len(stream.body) == 65535, "the window is used up")
+        client.pump(lambda: len(stream.received) == 65535, "the window is used up")
         held = settled(lambda: progress(own_server, name))
         assert held <= 65535 + WINDOW_BYTES + 2 * PART_BYTES
         assert max(grown().values()) < MAX_GROWTH_BYTES, grown()
@@ -99,7 +99,7 @@ def test_client_that_gives_no_window(own_server: Server, name: str) -> None:
 
 def drain(client: Client, stream: Stream, take: Callable[[bytes], None]) -> int:
     """Open the windows and take what comes, to the end; how much that was."""
-    stream.body.clear()
+    stream.received.clear()
     client.gives_window = True
     taken = 0
 
@@ -112,8 +112,8 @@ def drain(client: Client, stream: Stream, take: Callable[[bytes], None]) -> int:
     while not stream.is_over:
         client.read(1)
         take(bytes(stream.body))
-        taken += len(stream.body)
-        stream.body.clear()
+        taken += len(stream.received)
+        stream.received.clear()
 
     assert stream.reset is None
     return taken
@@ -131,8 +131,12 @@ def test_many_streams_on_a_stalled_connection(own_server: Server, name: str) -> 
             client.request(f"/download/{name}-{n}?{size},{PART_BYTES}")
             for n in range(STREAMS)
         ]
-        received = lambda: sum(len(each.body) for each in client.streams.values())  # noqa: E731
-        client.pump(lambda: received() == 65535, "the connection's window is used up")
+        client.pump(
+            lambda: (
+                sum(len(each.received) for each in client.streams.values()) == 65535
+            ),
+            "the connection's window is used up",
+        )
         names = [f"{name}-{n}" for n in range(STREAMS)]
         held = settled(lambda: sum(progress(own_server, each) for each in names))
         assert held <= STREAMS * (WINDOW_BYTES + 2 * PART_BYTES)
@@ -143,7 +147,7 @@ def test_many_streams_on_a_stalled_connection(own_server: Server, name: str) -> 
         client.give_window(2**31 - 1 - 65535)
 
         for stream_id in ids:
-            assert len(client.finish(stream_id).body) == size
+            assert len(client.finish(stream_id).received) == size
 
 
 def test_one_slow_stream_holds_no_other(server: Server, name: str) -> None:
@@ -151,7 +155,7 @@ def test_one_slow_stream_holds_no_other(server: Server, name: str) -> None:
         client.give_window(64 * MEBIBYTE)
         slow = client.request(f"/download/{name}?{MEBIBYTE},{PART_BYTES}")
         stream = client.streams[slow]
-        client.pump(lambda: len(stream.body) == 65535, "its window is used up")
+        client.pump(lambda: len(stream.received) == 65535, "its window is used up")
 
         for _ in range(20):
             assert client.get("/hello").text == "hello"
@@ -168,7 +172,7 @@ def test_client_that_stalls_is_cut(node: Node, name: str) -> None:
     ):
         stream_id = client.request(f"/download/{name}?{MEBIBYTE},{PART_BYTES}")
         assert client.finish(stream_id).reset == "INTERNAL_ERROR"
-        assert len(client.streams[stream_id].body) == 65535
+        assert len(client.streams[stream_id].received) == 65535
         wait_until(lambda: ask(server, f"/outcome/{name}") != "", "it is told")
         assert ask(server, f"/outcome/{name}") == "ClientDisconnected"
 
@@ -197,14 +201,14 @@ def test_slow_client_is_not_cut(node: Node, name: str) -> None:
 
         # Each time longer than half of the time allowed, all together longer than it.
         while not stream.is_over:
-            before = len(stream.body)
+            before = len(stream.received)
             client.give_window(30000, stream_id)
             client.give_window(30000)
-            client.pump(lambda: len(stream.body) > before, "some more comes")  # noqa: B023
-            settled(lambda: len(stream.body), seconds=0.25)
+            client.pump(lambda: len(stream.received) > before, "some more comes")  # noqa: B023
+            settled(lambda: len(stream.received), seconds=0.25)
 
         assert stream.reset is None
-        assert len(stream.body) == 200000
+        assert len(stream.received) == 200000
 
 
 def test_client_that_reads_nothing_at_all(node: Node, name: str) -> None:

@@ -422,8 +422,8 @@ BODIES: dict[str, tuple[str, list[tuple[int, bytes]], str]] = {
 }
 
 
-# Cowboy forgets a stream whose head was malformed; what was sent on it before the client
-# knows is taken for a fault. Only a client that is broken gets there.
+# Cowboy forgets a stream whose head was malformed; what was sent on it before the
+# client knows is taken for a fault. Only a client that is broken gets there.
 ENDS_THE_CONNECTION = ("below zero", "twice in one")
 
 

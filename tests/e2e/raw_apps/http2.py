@@ -81,7 +81,7 @@ async def outcome(scope: Scope, receive: Receive, send: Send) -> None:
 
 @application.add
 async def download(scope: Scope, receive: Receive, send: Send) -> None:
-    """/download/NAME?SIZE,PART,END: a streamed body, with trailers where END says so."""
+    """/download/NAME?SIZE,PART,END: streamed, with trailers where END says so."""
     name = rest_of_path(scope)
     query = scope["query_string"].decode().split(",")
     size, part, how = int(query[0]), int(query[1]), query[2:]

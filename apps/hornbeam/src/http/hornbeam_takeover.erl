@@ -244,6 +244,8 @@ setopts(Options, #state{socket = Socket, transport = Transport}) ->
 terminate(Reason, State = #state{start = #{stream_id := StreamId}, stream = Stream}) ->
     ok = hornbeam_stream:terminate(StreamId, Reason, Stream),
     linger(State),
+    %% Below Cowboy's calls to a stream handler an exception would be caught, and logged.
+    ok = hornbeam_connection:abandon(),
     exit({shutdown, Reason}).
 
 %% A client that is still sending must read its response before it meets a reset (RFC 9112 9.6).
