@@ -150,9 +150,9 @@ protocol({Name, From, Messages}) ->
     {Name, From, {messages, Messages}, term_to_binary(Messages, ?OPTIONS)}.
 
 packets() ->
-    life_packets() ++ request_packets() ++ response_packets() ++ call_packets() ++
-        state_packets() ++ topic_packets() ++ function_packets() ++ hook_packets() ++
-        reply_packets().
+    life_packets() ++ request_packets() ++ response_packets() ++ websocket_packets() ++
+        call_packets() ++ state_packets() ++ topic_packets() ++ function_packets() ++
+        hook_packets() ++ reply_packets().
 
 life_packets() ->
     [{empty, node, []},
@@ -230,6 +230,25 @@ response_packets() ->
      {batch_worker, worker,
       [{start, 17, 200, [], <<"a">>}, {data, 17, <<"b">>}, {last, 17, <<"c">>}, {done, 17},
        {waiting, 18, 4096}, {credit, 18, 5}, {pong, 7}]}].
+
+websocket_packets() ->
+    Scope = setelement(2, scope(<<"GET">>, headers()), <<"wss">>),
+    [{websocket, node, [{websocket, 30, Scope, [<<"graphql-ws">>, <<"chat.v2">>]}]},
+     {websocket_plain, node, [{websocket, 31, scope(<<"GET">>, []), []}]},
+     {message_text, node, [{message, 30, text, <<"größe"/utf8>>}]},
+     {message_binary, node, [{message, 30, binary, <<0, 255, 131>>}, {ack, 30, 64}]},
+     {closed, node, [{closed, 30, 1001, <<"später"/utf8>>}]},
+     {closed_without_a_word, node, [{closed, 30, 1006, <<>>}]},
+     {accept, worker, [{accept, 30, <<"chat.v2">>, [{<<"set-cookie">>, <<"a=1">>}]}]},
+     {accept_plain, worker, [{accept, 31, undefined, []}]},
+     {say_text, worker, [{message, 30, text, <<"größe"/utf8>>}]},
+     {say_binary, worker, [{message, 30, binary, <<>>}, {credit, 30, 16384}]},
+     {close, worker, [{close, 30, 4999, <<"genug"/utf8>>}, {done, 30}]},
+     {attach, worker,
+      [{call, 8, attach, {30, <<"room:*">>, close, 1000}},
+       {call, 9, attach, {30, <<"news:#">>, drop_oldest, 1}},
+       {call, 10, detach, {30, <<"room:*">>}}]},
+     {reply_not_open, node, [{reply, 8, error, {not_open, #{request_id => 30}}}]}].
 
 call_packets() ->
     Text = text_blob(),
