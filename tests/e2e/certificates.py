@@ -24,10 +24,10 @@ PASSWORD = "swordfish"
 class Authority:
     """One who signs certificates, and the folder in which they lie."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ca: trustme.CA | None = None) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._ca = trustme.CA()
+        self._ca = ca or trustme.CA()
         self.file = folder / "ca.pem"
         self._ca.cert_pem.write_to_path(self.file)
 
@@ -54,6 +54,10 @@ class Authority:
         issued.private_key_pem.write_to_path(identity.key)
         return identity
 
+    def below(self) -> Authority:
+        """Another authority, which this one has signed."""
+        return Authority(self.folder / "below", self._ca.create_child_ca())
+
     def context(self, client: Identity | None = None) -> ssl.SSLContext:
         """A client that trusts this authority."""
         context = ssl.create_default_context(cafile=self.file)
@@ -78,7 +82,8 @@ class Identity:
 
     @property
     def der(self) -> bytes:
-        return ssl.PEM_cert_to_DER_cert(self.pem)
+        """The owner's certificate."""
+        return self.parsed.public_bytes(Encoding.DER)
 
     @property
     def parsed(self) -> x509.Certificate:

@@ -140,7 +140,8 @@ reload(State = #state{table = Table, config = Config, fault = Fault}) ->
 believe(Reason, {Reason, true}) ->
     {Reason, true};
 believe(Reason, {Reason, false}) ->
-    ?LOG_ERROR(#{what => certificates_not_reloaded, reason => hornbeam_error:format(Reason)}),
+    Text = unicode:characters_to_binary(hornbeam_error:format(Reason)),
+    ?LOG_ERROR(#{what => certificates_not_reloaded, reason => Text}),
     {Reason, true};
 believe(Reason, _) ->
     {Reason, false}.
