@@ -21,7 +21,7 @@ start(_Type, _Args) ->
 
 -spec stop(term()) -> ok.
 stop(_State) ->
-    ok.
+    hornbeam_tls_log:stop().
 
 start_tree() ->
     ok = hornbeam_state:create_table(hornbeam_config:node_option(state_max_memory)),

@@ -35,17 +35,18 @@
 secure(Tcp, Material, Opts) ->
     #{hornbeam_handshake_timeout := TimeoutMs} = Opts,
     DeadlineMs = erlang:monotonic_time(millisecond) + TimeoutMs,
+    Client = peer(Tcp),
     case gen_tcp:recv(Tcp, 1, TimeoutMs) of
         {ok, <<?HANDSHAKE_RECORD>> = First} ->
             ok = gen_tcp:unrecv(Tcp, First),
-            handshake(Tcp, Material, DeadlineMs);
+            handshake(Tcp, Client, Material, DeadlineMs);
         {ok, <<Letter>>} when Letter >= $A, Letter =< $Z ->
             refuse_plain(Tcp, Opts),
-            failed(Tcp, plain_http);
+            failed(Tcp, Client, plain_http);
         {ok, _} ->
-            failed(Tcp, not_tls);
+            failed(Tcp, Client, not_tls);
         {error, Reason} ->
-            failed(Tcp, Reason)
+            failed(Tcp, Client, Reason)
     end.
 
 %% @doc How long a handshake may take: as long as the head of a request, but never for ever, as
@@ -57,22 +58,32 @@ timeout_ms(#{header_timeout := HeaderMs}) ->
 
 %% Internal.
 
-handshake(Tcp, Material, DeadlineMs) ->
+handshake(Tcp, Client, Material, DeadlineMs) ->
     LeftMs = max(0, DeadlineMs - erlang:monotonic_time(millisecond)),
     case ssl:handshake(Tcp, hornbeam_tls:handshake_options(Material), LeftMs) of
         {ok, Socket} ->
             {ok, Socket};
-        {error, {options, _} = Reason} ->
-            %% Ours, not the client's: every handshake fails.
-            ?LOG_ERROR(#{what => tls_options_refused, reason => Reason}),
-            failed(Tcp, Reason);
+        {error, {options, Reason}} ->
+            %% Ours, not the client's: every handshake fails. Values may be keys.
+            ?LOG_ERROR(#{what => tls_options_refused, reason => name(Reason)}),
+            failed(Tcp, Client, options);
         {error, Reason} ->
-            failed(Tcp, Reason)
+            failed(Tcp, Client, Reason)
     end.
 
--spec failed(inet:socket(), term()) -> no_return().
-failed(Tcp, Reason) ->
-    ?LOG_DEBUG(#{what => handshake_failed, reason => Reason, client => inet:peername(Tcp)}),
+name({Option, _Value}) -> Option;
+name(_) -> unknown.
+
+%% Of a socket that is closed nobody knows.
+peer(Tcp) ->
+    case inet:peername(Tcp) of
+        {ok, Address} -> Address;
+        {error, _} -> undefined
+    end.
+
+-spec failed(inet:socket(), term(), term()) -> no_return().
+failed(Tcp, Client, Reason) ->
+    ?LOG_DEBUG(#{what => handshake_failed, reason => Reason, client => Client}),
     _ = gen_tcp:close(Tcp),
     %% Ranch reports other reasons.
     exit({shutdown, handshake_failed}).

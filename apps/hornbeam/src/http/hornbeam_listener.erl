@@ -34,8 +34,6 @@
 %% the processes of the server: once it has been open it opens by itself after a restart, and has
 %% the ports again that the system chose.
 
--type place() :: {http | https | redirect, hornbeam_bind:address()}.
-
 -record(state, {
     name :: atom(),
     config :: hornbeam_config:config(),
@@ -47,7 +45,7 @@
     %% Certificates of the moment, and who follows their files, once the listener is open.
     tls :: {hornbeam_tls_store:table(), pid() | undefined} | undefined,
     %% Ranch listeners that are open, with what `info' shows of each.
-    listeners = [] :: [{ranch:ref(), place()}],
+    listeners = [] :: [{ranch:ref(), hornbeam_place:place()}],
     %% Files of unix sockets among them, as they were made.
     files = [] :: [{hornbeam_bind:address(), hornbeam_socket_file:identity()}]
 }).
@@ -71,7 +69,7 @@
 
 -spec new_opened(hornbeam_config:config()) -> opened().
 new_opened(Config) ->
-    atomics:new(length(places(Config)), []).
+    atomics:new(length(hornbeam_place:all(Config)), []).
 
 -spec start_link(atom(), hornbeam_config:config(), opened()) -> {ok, pid()} | {error, term()}.
 start_link(Name, Config, Opened) ->
@@ -138,7 +136,7 @@ handle_call(open, _From, State0) ->
             {reply, {error, Reason}, State0}
     end;
 handle_call(info, _From, State = #state{listeners = Listeners, connections = Connections}) ->
-    {reply, #{listeners => [shown(Listener) || Listener <- Listeners],
+    {reply, #{listeners => [hornbeam_place:shown(Ref, Place) || {Ref, Place} <- Listeners],
               connections => hornbeam_reaper:connections(Connections)}, State}.
 
 -spec handle_cast(term(), #state{}) -> no_return().
@@ -195,23 +193,13 @@ keep_others_file(Ref) ->
 open_all(State0 = #state{name = Name, config = Config}) ->
     case start_store(State0) of
         {ok, State} ->
-            Places = places(Config),
-            open_all([{{hornbeam, Name, N}, {Kind, with_last_port(N, Address, State)}}
+            Places = hornbeam_place:all(Config),
+            open_all([{hornbeam_place:ref(Name, N), {Kind, with_last_port(N, Address, State)}}
                       || {N, {Kind, Address}} <- lists:zip(lists:seq(1, length(Places)), Places)],
                      [], State);
         {error, Reason} ->
             {error, Reason}
     end.
-
-%% Redirects last: they need to know a port of the others.
-places(#{ssl := false, bind := Addresses}) ->
-    [{http, Address} || Address <- Addresses];
-places(#{ssl := true, bind := Addresses, ssl_redirect := Redirect}) ->
-    Redirects = case Redirect of
-        off -> [];
-        {From, _} -> From
-    end,
-    [{https, Address} || Address <- Addresses] ++ [{redirect, Address} || Address <- Redirects].
 
 new_tls(#{ssl := true}) -> {hornbeam_tls_store:new_table(), undefined};
 new_tls(#{ssl := false}) -> undefined.
@@ -251,7 +239,7 @@ start_listener(Ref, {Kind, Address}, State = #state{config = Config}) ->
         ok ->
             ranch:start_listener(Ref, ranch_tcp, transport_opts(Address, Config),
                                  hornbeam_connection,
-                                 maps:merge(protocol_opts(State), kind_opts(Kind, State)));
+                                 protocol_opts(Kind, State));
         {error, Reason} ->
             {error, Reason}
     end.
@@ -301,6 +289,13 @@ address_opts(#{type := tcp, ip := Ip, port := Port}) when tuple_size(Ip) =:= 8 -
 address_opts(#{type := tcp, ip := Ip, port := Port}) ->
     [{ip, Ip}, {port, Port}].
 
+protocol_opts(Kind, State = #state{name = Name, config = Config, tls = Tls}) ->
+    Table = case Tls of
+        {Given, _} -> Given;
+        undefined -> undefined
+    end,
+    maps:merge(protocol_opts(State), hornbeam_place:protocol_opts(Kind, Name, Config, Table)).
+
 protocol_opts(#state{name = Name, config = Config, connections = Connections}) ->
     #{max_headers := MaxHeaders, max_request_line_size := LineSize, max_header_size := HeaderSize,
       window := Window} = Config,
@@ -328,22 +323,6 @@ protocol_opts(#state{name = Name, config = Config, connections = Connections}) -
         max_skip_body_length => ?MAX_SKIPPED_BYTES
     }, hornbeam_http2:options(Config)).
 
-kind_opts(http, _) ->
-    #{hornbeam_tls => undefined};
-kind_opts(https, #state{tls = {Table, _}, config = Config}) ->
-    #{hornbeam_tls => Table,
-      hornbeam_handshake_timeout => hornbeam_handshake:timeout_ms(Config)};
-kind_opts(redirect, State) ->
-    #{hornbeam_tls => undefined, stream_handlers => [hornbeam_redirect],
-      hornbeam_redirect => redirect_port(State)}.
-
-redirect_port(#state{name = Name, config = #{bind := Addresses, ssl_redirect := {_, bound}}}) ->
-    Numbered = lists:zip(lists:seq(1, length(Addresses)), Addresses),
-    [N | _] = [N || {N, #{type := tcp}} <- Numbered],
-    ranch:get_port({hornbeam, Name, N});
-redirect_port(#state{config = #{ssl_redirect := {_, Port}}}) ->
-    Port.
-
 %% Cowboy counts from the end of the last response to the end of the next head. Where the reaper
 %% ends idle connections before that, the head has its time; where idle connections may live
 %% longer, so must this timer, and the reaper watches the head.
@@ -368,18 +347,6 @@ stream_server(Name, Config, Connections) ->
     end,
     Read#{name => Name, connections => Connections, server_header => Server,
           max_skipped => ?MAX_SKIPPED_BYTES, proxy_headers => hornbeam_proxy:new_trust(Trusted)}.
-
-%%% Info
-
-shown({Ref, {Kind, Address = #{type := tcp}}}) ->
-    {Ip, Port} = ranch:get_addr(Ref),
-    #{address => list_to_binary(inet:ntoa(Ip)), port => Port,
-      url => hornbeam_bind:url(hornbeam_bind:with_port(Address, Port), scheme(Kind))};
-shown({_, {Kind, Address = #{path := Path}}}) ->
-    #{address => Path, port => undefined, url => hornbeam_bind:url(Address, scheme(Kind))}.
-
-scheme(https) -> <<"https">>;
-scheme(_) -> <<"http">>.
 
 %%% Drain
 

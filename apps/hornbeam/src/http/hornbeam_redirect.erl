@@ -37,7 +37,8 @@ init(_StreamId, Req = #{method := Method}, Opts) ->
     #{hornbeam := Server, hornbeam_connection := Connection, hornbeam_redirect := Port} = Opts,
     hornbeam_connection:stream_began(Connection),
     {response, Status, Headers, Body} =
-        case hornbeam_scope:check(Req, Server) of
+        %% What `http_version' leaves out is left out behind TLS.
+        case hornbeam_scope:check(Req, Server#{http_version := ['HTTP/1.1', 'HTTP/2']}) of
             ok -> answer(location(Req, Port), Server);
             {refuse, {Refusal, Why}} -> hornbeam_response:error(Refusal, Why, Server)
         end,

@@ -58,6 +58,7 @@ new_table() ->
 -spec start_link(hornbeam:name(), hornbeam_config:config(), table()) ->
     {ok, pid()} | {error, hornbeam_error:reason()}.
 start_link(Name, Config, Table) ->
+    ok = hornbeam_tls_log:start(),
     case ets:member(Table, material) orelse hornbeam_tls:load(Config) of
         true ->
             start_reader(Name, Config, Table);
