@@ -203,8 +203,8 @@ is_field_value(<<C, Rest/binary>>) when C =/= 0, C =/= 10, C =/= 13 -> is_field_
 is_field_value(<<>>) -> true;
 is_field_value(_) -> false.
 
-%% RFC 3986 3.2.3: a port is digits; Cowboy takes a plus sign before them as well, and a port without
-%% a host.
+%% RFC 3986 3.2.3: a port is digits; Cowboy takes a plus sign before them as well, and a port
+%% without a host.
 check_host(#{<<"host">> := <<":", _/binary>>}) ->
     {400, <<"a port without a host in Host">>};
 check_host(#{<<"host">> := Host}) ->

@@ -2,10 +2,10 @@
 
 %% @private Groups of processes on all connected nodes, which outlive the processes that keep them.
 %%
-%% The groups are those of {@link pg}, and are read there. A scope of `pg' that crashes has forgotten
-%% the members of its node, and so have all other nodes. So this process writes down who has joined
-%% what, and has them join again when the scope is back. It is the only one that joins and leaves;
-%% its table belongs to the application, and it can itself be started anew.
+%% The groups are those of {@link pg}, and are read there. A scope of `pg' that crashes has
+%% forgotten the members of its node, and so have all other nodes. So this process writes down who
+%% has joined what, and has them join again when the scope is back. It is the only one that joins
+%% and leaves; its table belongs to the application, and it can itself be started anew.
 -module(hornbeam_groups).
 
 -behaviour(gen_server).
@@ -34,8 +34,8 @@
 -type scope() :: atom().
 -type group() :: term().
 
-%% The members of this node: `{{Pid, Scope, Group}, Times}'. Ordered, so that all of a process can be
-%% found by its pid.
+%% The members of this node: `{{Pid, Scope, Group}, Times}'. Ordered, so that all of a process can
+%% be found by its pid.
 -define(TABLE, ?MODULE).
 
 %% The monitors of the processes that are members of anything.
