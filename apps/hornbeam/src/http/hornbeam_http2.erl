@@ -32,7 +32,8 @@
 %% The connection's window is no limit: the streams' are. It is widened when it is short of what
 %% they may send all together.
 -define(CONNECTION_WINDOW_BYTES, 1073741824).
-%% An alarm at the first byte that is queued for a stream; see hornbeam_backlog.
+%% An alarm at the first byte that is queued for a stream; see hornbeam_backlog. No other value: where
+%% there is none, hornbeam_stream takes the queue for empty, and ends a response that did not end.
 -define(STREAM_BUFFER_BYTES, 1).
 %% Never: Cowboy raises this alarm in place of that of the stream, and so takes it back.
 -define(CONNECTION_BUFFER_BYTES, 16#7fffffffffff).
