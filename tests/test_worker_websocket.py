@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from fake_node import FakeNode, Response, read_status
 from hornbeam._etf import encode
 from hornbeam._terms import Atom
+from test_worker import find_pythons
 
 LOOPS = ("asyncio", "uvloop", "trio")
 MIB = 1024 * 1024
@@ -62,6 +64,21 @@ def test_life_of_a_websocket(start: Callable[..., FakeNode], loop: str) -> None:
     assert ended(node) == [["/echo", 4001, "später"]]
     assert node.shutdown() == {"lifespan": Atom("complete")}
     assert node.logged() == []
+
+
+@pytest.mark.parametrize("python", find_pythons(), ids=os.path.basename)
+def test_other_pythons(start: Callable[..., FakeNode], python: str) -> None:
+    # The C codec is built for the tests' own interpreter.
+    node = start(python=python, env={"HORNBEAM_CODEC": "python"})
+    socket = node.open("/echo")
+
+    for payload in ("é", b"\xff"):
+        node.say(socket, payload)
+        assert node.hear(socket) == payload
+
+    node.hang_up(socket)
+    assert answer(node, "/deny").status == 401
+    node.shutdown()
 
 
 def test_scope(node: FakeNode) -> None:

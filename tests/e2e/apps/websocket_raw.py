@@ -13,7 +13,7 @@ import json
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 from hornbeam_erlang import (
     Subscription,
@@ -278,6 +278,6 @@ async def do_subscribe(scope: Any, receive: Any, send: Any) -> None:
 
 async def do_attach(scope: Any, receive: Any, send: Any) -> None:
     await accept(receive, send)
-    await attach(scope, scope["query_string"].decode())
+    await attach(scope, unquote(scope["query_string"].decode()))
     await say(send, "attached")
     await wait_for_end(receive)
