@@ -59,7 +59,7 @@ key() ->
 
 %% The addresses and networks that `bind' and `proxy_headers' become are no text any more.
 key_with_stable_form() ->
-    oneof(maps:keys(maps:without([bind, proxy_headers], hornbeam_config:defaults()))).
+    oneof(maps:keys(maps:without([bind, proxy_headers, ssl_redirect], hornbeam_config:defaults()))).
 
 value() ->
     oneof([

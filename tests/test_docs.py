@@ -397,7 +397,7 @@ def test_limits_of_http2(docs_node: Node) -> None:
 def test_variables_of_make_run() -> None:
     """The table of variables is that of the Makefile."""
     given = re.findall(r"^([A-Z_]+) = ?(.*)$", (ROOT / "Makefile").read_text(), re.M)
-    internal = {"VENV_PYTHON"}
+    internal = {"VENV_PYTHON", "CASES"}
     shown = [
         (one_code(row["variable"]), "".join(read_code(row["default"])))
         for row in read_table(OPTIONS.read_text(), "variable", "default", "meaning")
