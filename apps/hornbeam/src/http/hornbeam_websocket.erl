@@ -18,8 +18,7 @@
 %% death. It has the code that the client sent, or the one that the node has closed with, or 1006
 %% where the client has gone without a word or says nothing any more.
 %%
-%% Flow control. To the worker: messages are handed on while less than a window of them is not
-%% taken; beyond that no more is read, and what had been read already is held undecoded. An
+%% Flow control. To the worker: see {@link hornbeam_ws_inbox}; while it is full nothing is read. An
 %% incomplete message does not count. To the client: `sent', a message to ourselves, comes back
 %% after the write (which blocks while an HTTP/1 client does not read), and then the bytes are
 %% acknowledged; on HTTP/2 not before the client has taken them, see {@link hornbeam_backlog}.
@@ -72,17 +71,11 @@
     phase = open :: open | closing | answered | over,
     %% The worker knows that it is closed.
     told = false :: boolean(),
-    codec :: hornbeam_ws_frames:codec(),
+    inbox :: hornbeam_ws_inbox:inbox(),
     %% What the step under way has for the client.
     out = [] :: iolist(),
     window :: pos_integer(),
     flow :: hornbeam_flow:flow(),
-    %% Bytes of messages that the worker has and the application has not taken.
-    untaken = 0 :: non_neg_integer(),
-    %% Read, and not looked at for want of room at the worker: in the codec, and behind that, last
-    %% first.
-    has_more = false :: boolean(),
-    held = [] :: [binary()],
     %% Bytes of messages given to Cowboy and not acknowledged, and whether `sent' is on its way.
     unacked = 0 :: non_neg_integer(),
     is_sent_due = false :: boolean(),
@@ -105,11 +98,6 @@
 
 %% How long a client may take to answer a close frame, or to end the connection after it.
 -define(CLOSE_TIMEOUT_MS, 5000).
-%% What a message counts at least, both ways.
--define(MIN_COUNTED_BYTES, 64).
-%% What may be handed on beyond the window when the client has gone: its last words were read, and
-%% nothing is gained by keeping them, but compressed ones may be far more than they look.
--define(MAX_FLUSHED_BYTES, 1048576).
 
 %%% API
 
@@ -173,23 +161,25 @@ info(Message, Session) ->
 -spec terminate(cowboy_stream:reason(), session()) -> ok.
 terminate(Reason, Session0) ->
     Session = stop_timer(vanished(code(Reason), Session0)),
-    #session{routes = Routes, request_id = Id, connection = Connection, codec = Codec,
+    #session{routes = Routes, request_id = Id, connection = Connection, inbox = Inbox,
              backlog = Backlog} = Session,
     _ = hornbeam_routes:detach(Routes, Id),
     forget(Session),
-    ok = hornbeam_ws_frames:close(Codec),
+    ok = hornbeam_ws_inbox:close(Inbox),
     ok = hornbeam_backlog:stop(Backlog),
     hornbeam_connection:stream_ended(Connection).
 
 new(Deflate, Start, Settings) ->
     #{key := Key, request_id := Id, worker := {_, Writer, Routes, _}, flow := Flow,
       connection := Connection} = Start,
-    #{send_timeout := SendTimeoutMs, window := Window, websocket_ping := PingMs, websocket_timeout := TimeoutMs,
+    #{send_timeout := SendTimeoutMs, window := Window, websocket_ping := PingMs,
+      websocket_timeout := TimeoutMs,
       websocket_max_frame_size := MaxSize} = Settings,
+    Codec = hornbeam_ws_frames:new(#{max_size => MaxSize, deflate => Deflate}),
     NowMs = now_ms(),
     #session{key = Key, request_id = Id, writer = Writer, routes = Routes,
              connection = Connection, send_timeout_ms = SendTimeoutMs,
-             codec = hornbeam_ws_frames:new(#{max_size => MaxSize, deflate => Deflate}),
+             inbox = hornbeam_ws_inbox:new(Codec, Window),
              window = Window, flow = Flow, received_ms = NowMs,
              ping_due_ms = later(NowMs, PingMs), ping_ms = PingMs, timeout_ms = TimeoutMs}.
 
@@ -199,51 +189,17 @@ code(_) -> 1006.
 
 %%% From the client
 
-take(Data, Session = #session{held = Held}) ->
-    case must_wait(Session) of
-        true -> Session#session{held = [Data | Held]};
-        false -> decode(Data, Session)
-    end.
+take(Data, Session = #session{inbox = Inbox}) ->
+    look(hornbeam_ws_inbox:received(Data, Inbox), Session).
 
-must_wait(#session{phase = open, has_more = true}) -> true;
-must_wait(#session{phase = open, held = [_ | _]}) -> true;
-must_wait(Session) -> is_full(Session).
-
-is_full(#session{phase = open, untaken = Untaken, window = Window}) -> Untaken >= Window;
-is_full(_) -> false.
-
-decode(Data, Session = #session{codec = Codec0, untaken = Untaken, window = Window}) ->
-    {Events, Progress, Codec} = hornbeam_ws_frames:decode(Data, max(1, Window - Untaken), Codec0),
-    go_on(Progress, lists:foldl(fun event/2, Session#session{codec = Codec}, Events)).
-
-go_on(done, Session) ->
-    Session#session{has_more = false};
-go_on(more, Session = #session{phase = over}) ->
-    Session;
-go_on(more, Session) ->
-    case is_full(Session) of
-        true -> Session#session{has_more = true};
-        false -> decode(<<>>, Session)
-    end.
-
-%% There is room again.
-release(Session) ->
-    case is_full(Session) of
-        true -> Session;
-        false -> release_held(release_more(Session))
-    end.
-
-release_more(Session = #session{has_more = true}) -> decode(<<>>, Session);
-release_more(Session) -> Session.
-
-release_held(Session = #session{held = Held}) ->
-    lists:foldr(fun take/2, Session#session{held = []}, Held).
+look({Events, Inbox}, Session) ->
+    lists:foldl(fun event/2, Session#session{inbox = Inbox}, Events).
 
 event({message, Kind, Data}, Session = #session{phase = open, request_id = Id}) ->
-    Untaken = Session#session.untaken + counted(Data),
-    tell({message, Id, Kind, Data}, Session#session{untaken = Untaken});
+    tell({message, Id, Kind, Data}, Session);
 event({ping, Payload}, Session = #session{phase = open, pong_bytes = PongBytes}) ->
-    send({pong, Payload}, Session#session{pong_bytes = PongBytes + counted(Payload)});
+    Bytes = hornbeam_ws_inbox:counted_bytes(Payload),
+    send({pong, Payload}, Session#session{pong_bytes = PongBytes + Bytes});
 event({close, Code, Reason}, Session = #session{phase = open}) ->
     finish(send(close_frame(Code, <<>>), tell_closed(Code, Reason, Session)));
 event({close, Code, Reason}, Session = #session{phase = closing}) ->
@@ -256,21 +212,21 @@ event(_, Session) ->
     Session.
 
 %% No more will come.
-vanished(Code, Session = #session{phase = open, window = Window}) ->
-    tell_closed(Code, <<>>, release(Session#session{window = Window + ?MAX_FLUSHED_BYTES}));
+vanished(Code, Session = #session{phase = open, inbox = Inbox}) ->
+    tell_closed(Code, <<>>, look(hornbeam_ws_inbox:last_words(Inbox), Session));
 vanished(Code, Session) ->
     tell_closed(Code, <<>>, Session).
 
 %%% From the worker and others
 
 handle({message, Id, Kind, Data}, Session = #session{phase = open, request_id = Id}) ->
-    sent_later(counted(Data), send({Kind, Data}, Session));
+    sent_later(hornbeam_ws_inbox:counted_bytes(Data), send({Kind, Data}, Session));
 handle({close, Id, Code, Reason}, Session = #session{phase = open, request_id = Id}) ->
     close(Code, Reason, Session);
 handle({abort, Id}, Session = #session{phase = open, request_id = Id}) ->
     end_by_node(1011, <<>>, Session);
-handle({credit, Id, Bytes}, Session = #session{request_id = Id, untaken = Untaken}) ->
-    resumed(Session, release(Session#session{untaken = max(0, Untaken - Bytes)}));
+handle({credit, Id, Bytes}, Session = #session{request_id = Id, inbox = Inbox}) ->
+    resumed(Session, look(hornbeam_ws_inbox:taken(Bytes, Inbox), Session));
 handle({worker_down, Id}, Session = #session{request_id = Id}) ->
     end_by_node(1011, <<"the worker of this connection has ended">>, without_worker(Session));
 handle({worker_replaced, Id}, Session = #session{request_id = Id}) ->
@@ -374,14 +330,11 @@ forget(#session{key = Key}) ->
         ok
     end.
 
-counted(Data) ->
-    max(?MIN_COUNTED_BYTES, byte_size(Data)).
-
 %%% To the client
 
-send(Frame, Session = #session{codec = Codec0, out = Out}) ->
-    {Bytes, Codec} = hornbeam_ws_frames:encode(Frame, Codec0),
-    Session#session{codec = Codec, out = [Out, Bytes]}.
+send(Frame, Session = #session{inbox = Inbox0, out = Out}) ->
+    {Bytes, Inbox} = hornbeam_ws_inbox:encode(Frame, Inbox0),
+    Session#session{inbox = Inbox, out = [Out, Bytes]}.
 
 %% 1005 says that there was no code; others that may not be sent are the application's own.
 close_frame(Code, Reason) ->
@@ -392,7 +345,7 @@ close_frame(Code, Reason) ->
 
 close(Code, Reason, Session) ->
     Closing = await_close(closing, send(close_frame(Code, Reason), Session)),
-    release(Closing#session{untaken = 0}).
+    look(hornbeam_ws_inbox:drop_messages(Closing#session.inbox), Closing).
 
 %% Both sides have said it. What an HTTP/2 client has not read yet would be lost in a reset.
 finish(Session) ->
@@ -473,11 +426,11 @@ read_on(Session = #session{flow = Flow0}) ->
     {Commands, Flow} = hornbeam_flow:allow(room(Session), Flow0),
     {Commands, Session#session{flow = Flow}}.
 
-room(Session = #session{untaken = Untaken, window = Window, pong_bytes = PongBytes}) ->
+room(Session = #session{inbox = Inbox, window = Window, pong_bytes = PongBytes}) ->
     %% A client that reads no pongs does not need to send more pings.
     case PongBytes > Window andalso is_congested(Session) of
         true -> 0;
-        false -> Window - Untaken
+        false -> min(Window, hornbeam_ws_inbox:room(Inbox))
     end.
 
 %% The time that the socket was not read is not the client's.
