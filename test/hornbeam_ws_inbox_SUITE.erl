@@ -87,7 +87,8 @@ messages_are_dropped(_) ->
 
 dropped_ones_are_still_checked(_) ->
     {[], Dropping} = hornbeam_ws_inbox:drop_messages(new()),
-    ?assertMatch({[{error, 1007, _}], _}, receive_all([hornbeam_test_ws:frame(1, <<255>>)], Dropping)).
+    NoText = hornbeam_test_ws:frame(1, <<255>>),
+    ?assertMatch({[{error, 1007, _}], _}, receive_all([NoText], Dropping)).
 
 %% Internal.
 
