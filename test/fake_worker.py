@@ -202,6 +202,8 @@ class WebSocket(Request):
         self.got_bytes = 0
         self.reported = 0
         self.is_over = False
+        # The code, where the client has broken the protocol.
+        self.ending: int | None = None
 
     def wakes(self) -> bool:
         return bool(self.messages) or self.is_over
@@ -324,6 +326,12 @@ class Worker:
             request.got_bytes += len(data)
         else:
             self.see("message", "unknown")
+
+    def on_ending(self, request_id: int, code: int, reason: bytes) -> None:
+        request = self.requests.get(request_id)
+        if isinstance(request, WebSocket) and not request.is_over:
+            request.ending = code
+            self.see("ending", request.path, code, reason.decode())
 
     def on_closed(self, request_id: int, code: int, reason: bytes) -> None:
         request = self.requests.get(request_id)
@@ -675,13 +683,22 @@ def counted(data: bytes) -> int:
 
 
 def ws_echo(worker: Worker, ws: WebSocket) -> Steps:
-    """Every message goes back, once what went before has room in the window."""
-    if "until" in ws.query:
+    """Every message goes back, once what went before has room in the window.
+
+    A test can hold up the handshake, or with `slow` what comes after it.
+    """
+    if "until" in ws.query and "slow" not in ws.query:
         yield ws.released
 
     accept(worker, ws)
+    window = worker.settings["window"]
     while True:
-        yield lambda: ws.wakes() and ws.unacked_bytes <= worker.settings["window"]
+        yield lambda: (
+            (ws.wakes() or ws.ending is not None) and ws.unacked_bytes <= window
+        )
+        if "slow" in ws.query:
+            yield ws.released
+
         if not ws.messages:
             break
 
@@ -689,6 +706,10 @@ def ws_echo(worker: Worker, ws: WebSocket) -> Steps:
         worker.send("credit", ws.id, counted(data))
         ws.unacked_bytes += counted(data)
         worker.send("message", ws.id, kind, data)
+
+    if ws.ending is not None and not ws.is_over:
+        worker.send("close", ws.id, ws.ending, b"")
+        yield lambda: ws.is_over
 
     worker.finish(ws)
 

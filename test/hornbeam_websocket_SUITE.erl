@@ -36,6 +36,9 @@
 -export([no_message_behind_a_close/1]).
 -export([aborted_when_open/1]).
 -export([malformed/1]).
+-export([answers_before_a_fault/1]).
+-export([fault_that_nobody_answers/1]).
+-export([worker_dies_at_a_fault/1]).
 -export([message_at_its_limit/1]).
 -export([worker_dies/1]).
 -export([worker_dies_before_the_answer/1]).
@@ -80,6 +83,7 @@
 -define(MAX_SIZE, 100000).
 %% As in hornbeam_websocket and hornbeam_listener.
 -define(CLOSE_TIMEOUT_MS, 5000).
+-define(ANSWER_TIMEOUT_MS, 1000).
 -define(BURST_BYTES, (16 * 16384)).
 -define(MIB, 1048576).
 
@@ -142,6 +146,9 @@ common() ->
         no_message_behind_a_close,
         aborted_when_open,
         malformed,
+        answers_before_a_fault,
+        fault_that_nobody_answers,
+        worker_dies_at_a_fault,
         message_at_its_limit,
         worker_dies,
         worker_dies_before_the_answer,
@@ -219,7 +226,8 @@ check_server(Case) ->
     end.
 
 check_log(Case) ->
-    Noisy = [worker_dies, worker_dies_before_the_answer, connection_process_killed],
+    Noisy = [worker_dies, worker_dies_before_the_answer, worker_dies_at_a_fault,
+             connection_process_killed],
     case lists:member(Case, Noisy) orelse hornbeam_test_log:at_least(warning) of
         true -> ok;
         [] -> ok;
@@ -488,6 +496,51 @@ malformed(Config) ->
         end
      || {N, {Code, Bytes}} <- lists:zip(lists:seq(1, length(Faults)), Faults)
     ].
+
+%% What came before a fault, in the same bytes, is served as if it had come alone; what comes behind
+%% it is not.
+answers_before_a_fault(Config) ->
+    Ws = open(driver(Config), port(Config), "/echo?as=before&slow=1&until=before"),
+    send_bytes(Ws, [frame({text, <<"1">>}), frame({binary, <<"2">>}), frame(1, 0, 3, <<"fault">>),
+                    frame({text, <<"3">>})]),
+    await_seen(Config, <<"1 ending before 1002 a frame has a reserved opcode">>),
+    send_bytes(Ws, frame({text, <<"4">>})),
+    release(Config, "before"),
+    ?assertMatch([{text, <<"1">>}, {binary, <<"2">>}, {close, 1002, _}], until_closed(Ws)),
+    await_seen(Config, <<"1 closed before 1002 a frame has a reserved opcode">>).
+
+%% An application that does not ask for more, or answers for ever, has a second.
+fault_that_nobody_answers(Config) ->
+    [
+        begin
+            Ws = open(driver(Config), port(Config), Target),
+            StartMs = erlang:monotonic_time(millisecond),
+            send_bytes(Ws, frame(1, 0, 3, <<"fault">>)),
+            ?assertMatch({close, 1002, _}, lists:last(until_closed(Ws))),
+            TookMs = erlang:monotonic_time(millisecond) - StartMs,
+            ?assert(TookMs >= ?ANSWER_TIMEOUT_MS, TookMs),
+            ?assert(TookMs < ?CLOSE_TIMEOUT_MS, TookMs),
+            await_seen(Config, Line)
+        end
+     || {Target, Line} <- [
+            {"/stall?until=never&as=silent",
+             <<"1 closed silent 1002 a frame has a reserved opcode">>},
+            {"/push?n=3&size=10&as=full",
+             <<"1 closed full 1002 a frame has a reserved opcode">>}
+        ]
+    ].
+
+worker_dies_at_a_fault(Config) ->
+    #{workers := [#{os_pid := OsPid}]} = hornbeam:info(),
+    Ws = open(driver(Config), port(Config), "/crash?until=never"),
+    send_bytes(Ws, [frame({text, <<"now">>}), frame(1, 0, 3, <<"fault">>)]),
+    ?assertMatch([{close, 1002, _}], until_closed(Ws)),
+    until(fun() ->
+        case hornbeam:info() of
+            #{workers := [#{state := ready, os_pid := Next}]} -> Next =/= OsPid;
+            _ -> false
+        end
+    end).
 
 %% The limit is for the whole message, in however many frames it comes.
 message_at_its_limit(Config) ->

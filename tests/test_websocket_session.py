@@ -567,6 +567,100 @@ def test_the_first_end_counts() -> None:
     assert got == [CONNECT, left(1001)]
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_answers_before_a_fault_of_the_client(loop: str) -> None:
+    """What came before it is served; the node is told when that is done."""
+    caught: list[BaseException] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await echo(scope, receive, send)
+        caught.append(await raised_by(send(text("late"))))
+
+    def act(node: Dialogue) -> None:
+        node.text("a")
+        node.text("b")
+        node.session.end(1002, b"why")
+
+    done = play(app, act, loop=loop)
+    assert done.sent == [
+        ACCEPTED,
+        ("message", Atom("text"), b"a"),
+        ("message", Atom("text"), b"b"),
+        ("close", 1002, b""),
+        ("done",),
+    ]
+    assert isinstance(caught[0], ClientDisconnected)
+
+
+def test_fault_of_the_client_reaches_receive() -> None:
+    got: list[Message] = []
+    done = play(
+        receives(got, 3, ACCEPT), lambda node: node.session.end(1007, "wü".encode())
+    )
+    assert got == [CONNECT, left(1007, "wü"), left(1007, "wü")]
+    assert done.sent == [ACCEPTED, ("close", 1007, b""), ("done",)]
+
+
+@pytest.mark.parametrize("code", [1000, 1011])
+def test_application_that_ends_at_a_fault_of_the_client(code: int) -> None:
+    """Without having asked for more: the node gets its one `close` all the same."""
+    got: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receives(got, 2, ACCEPT)(scope, receive, send)
+
+        if code == 1011:
+            raise ValueError("mine")
+
+    def act(node: Dialogue) -> None:
+        node.text("a")
+        node.session.end(1002, b"why")
+
+    assert play(app, act).sent[1:] == [("close", code, b""), ("done",)]
+
+
+def test_node_that_waits_no_longer_for_answers() -> None:
+    """Sends fail from then on; the end remains the first."""
+    got: list[Message] = []
+    caught: list[BaseException] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receives(got, 2, ACCEPT)(scope, receive, send)
+        caught.append(await raised_by(send(text("late"))))
+        got.append(await receive())
+
+    def act(node: Dialogue) -> None:
+        node.session.end(1002, b"why")
+        node.text("a")
+        node.session.close(1002, b"why")
+
+    assert play(app, act).sent == [ACCEPTED, ("done",)]
+    assert isinstance(caught[0], ClientDisconnected)
+    assert got[-1] == left(1002, "why")
+
+
+@pytest.mark.parametrize("late", ["close", "fault", "shutdown"])
+def test_fault_of_a_client_that_is_gone(late: str) -> None:
+    """The first end counts, and is said once."""
+    got: list[Message] = []
+
+    def act(node: Dialogue) -> None:
+        match late:
+            case "close":
+                node.session.end(1002, b"why")
+                node.session.close(1006, b"")
+            case "fault":
+                node.session.end(1002, b"why")
+                node.session.end(1007, b"other")
+            case "shutdown":
+                node.session.end(1002, b"why")
+                node.session.go_away()
+
+    done = play(receives(got, 2, ACCEPT), act)
+    assert got == [CONNECT, left(1002, "why")]
+    assert done.kinds.count("close") == (0 if late == "close" else 1)
+
+
 def test_client_that_leaves_during_the_handshake() -> None:
     got: list[Message] = []
     caught: list[BaseException] = []

@@ -173,9 +173,22 @@ def test_cancelled_handshake(node: FakeNode) -> None:
         (Atom("disconnect"), socket),
         (Atom("ack"), socket, 5),
         (Atom("message"), socket, Atom("text"), b"late"),
+        (Atom("ending"), socket, 1002, b""),
         (Atom("closed"), socket, 1000, b""),
     )
     node.ping(1)
+
+
+def test_fault_of_the_client(node: FakeNode) -> None:
+    """What came before it, in one batch with it, is answered first."""
+    socket = node.open("/echo")
+    node.send(
+        (Atom("message"), socket, Atom("text"), b"before"),
+        (Atom("ending"), socket, 1002, b"why"),
+    )
+    assert node.hear(socket) == "before"
+    assert node.expect("close", socket)[2:] == (1002, b"")
+    node.expect("done", socket)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -207,6 +220,7 @@ def test_shutdown_cancels_what_does_not_end(start: Callable[..., FakeNode]) -> N
     [
         ("http", ("message", Atom("text"), b"x"), "of a WebSocket for a request"),
         ("http", ("closed", 1000, b""), "of a WebSocket for a request"),
+        ("http", ("ending", 1002, b""), "of a WebSocket for a request"),
         ("websocket", ("body", b"x", False), "a body for a WebSocket"),
         ("websocket", ("message", Atom("ping"), b"x"), "text or binary"),
         ("websocket", ("message", Atom("text"), b"\xff"), "a text message"),

@@ -61,6 +61,7 @@ STREAM_END: Final = Atom("stream_end")
 STREAM_ERROR: Final = Atom("stream_error")
 WEBSOCKET: Final = Atom("websocket")
 MESSAGE: Final = Atom("message")
+ENDING: Final = Atom("ending")
 CLOSED: Final = Atom("closed")
 
 # Kinds of WebSocket messages.
@@ -120,6 +121,7 @@ _FORMS: Final[Mapping[Atom, tuple[type | tuple[type, ...], ...]]] = {
     STREAM_ERROR: (int, tuple),
     WEBSOCKET: (int, tuple, list),
     MESSAGE: (int, Atom, bytes),
+    ENDING: (int, int, bytes),
     CLOSED: (int, int, bytes),
 }
 

@@ -113,6 +113,7 @@ class WebSocketSession(Session):
         "_end",
         "_inbox",
         "_is_connect_given",
+        "_is_ending",
         "_is_leaving",
         "_senders",
         "_stage",
@@ -128,6 +129,8 @@ class WebSocketSession(Session):
         self._is_connect_given = False
         # The worker is to end.
         self._is_leaving = False
+        # What came before a fault of the client may be answered.
+        self._is_ending = False
         # Code and reason of websocket.disconnect, once there is one to be given.
         self._end: tuple[int, str] | None = None
         # What the client has sent and the application has not taken: text or bytes, and
@@ -157,6 +160,17 @@ class WebSocketSession(Session):
 
         self._inbox.append((payload, max(len(data), MIN_MESSAGE_BYTES)))
         self._wake_receivers()
+
+    def end(self, code: int, reason: bytes) -> None:
+        """Note that the session is over for a fault of the client.
+
+        What came before it may be answered: the application can send until it takes
+        the end, of which the node then is told.
+        """
+        if self._end is None:
+            self._end = (code, reason.decode("utf-8", "replace"))
+            self._is_ending = True
+            self._wake_receivers()
 
     def close(self, code: int, reason: bytes) -> None:
         """Note that the session is over."""
@@ -268,9 +282,20 @@ class WebSocketSession(Session):
 
         if self._end is not None:
             code, reason = self._end
+
+            if self._is_ending:
+                self._end_answers(code)
+
             return {"type": "websocket.disconnect", "code": code, "reason": reason}
 
         return None
+
+    def _end_answers(self, code: int) -> None:
+        self._is_ending = False
+
+        if self._stage is _OPEN and not self._is_gone:
+            self._host.post(protocol.close(self._request_id, code, b""))
+            self._finish(code, "")
 
     def _pay(self, size_bytes: int) -> None:
         self._credit_due_bytes += size_bytes

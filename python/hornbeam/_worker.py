@@ -134,6 +134,7 @@ class _Worker:
             protocol.DROPPED: self._handle_dropped,
             protocol.WEBSOCKET: self._handle_websocket,
             protocol.MESSAGE: self._handle_message,
+            protocol.ENDING: self._handle_ending,
             protocol.CLOSED: self._handle_closed,
         }
 
@@ -353,6 +354,14 @@ class _Worker:
         if session is not None:
             session.add_message(kind, payload)
             # Who waits in receive() answers in the next turn.
+            self._is_output_expected = True
+
+    def _handle_ending(self, message: IncomingMessage) -> None:
+        _, _, code, reason = cast("tuple[Atom, int, int, bytes]", message)
+        session = self._find_websocket(message)
+
+        if session is not None:
+            session.end(code, reason)
             self._is_output_expected = True
 
     def _handle_closed(self, message: IncomingMessage) -> None:

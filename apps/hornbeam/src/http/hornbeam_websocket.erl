@@ -8,6 +8,8 @@
 %%
 %% <ul>
 %% <li>`open': messages go both ways.</li>
+%% <li>`failing': the client has broken the protocol. Nothing that it sends counts any more, but
+%%   for a bounded time the application may answer what came before. Our close frame ends it.</li>
 %% <li>`closing': our close frame is sent, that of the client is awaited for a bounded time; what
 %%   else it sends is dropped.</li>
 %% <li>`answered': both are said, ours waits behind what an HTTP/2 client has not yet read.</li>
@@ -68,7 +70,9 @@
     writer :: pid() | undefined,
     routes :: hornbeam_routes:routes(),
     connection :: hornbeam_connection:context(),
-    phase = open :: open | closing | answered | over,
+    phase = open :: open | failing | closing | answered | over,
+    %% What the client did wrong, while `failing'.
+    failure :: {close_code(), Why :: binary()} | undefined,
     %% The worker knows that it is closed.
     told = false :: boolean(),
     inbox :: hornbeam_ws_inbox:inbox(),
@@ -96,8 +100,12 @@
 
 -opaque session() :: #session{}.
 
+-type close_code() :: hornbeam_ws_frames:close_code().
+
 %% How long a client may take to answer a close frame, or to end the connection after it.
 -define(CLOSE_TIMEOUT_MS, 5000).
+%% How long an application may take to answer what came before a fault of the client.
+-define(ANSWER_TIMEOUT_MS, 1000).
 
 %%% API
 
@@ -205,11 +213,22 @@ event({close, Code, Reason}, Session = #session{phase = open}) ->
 event({close, Code, Reason}, Session = #session{phase = closing}) ->
     over(tell_closed(Code, Reason, Session));
 event({error, Code, Why}, Session = #session{phase = open}) ->
-    over(send(close_frame(Code, Why), tell_closed(Code, Why, Session)));
+    failing({Code, Why}, Session);
 event({error, _, _}, Session = #session{phase = closing}) ->
     over(tell_closed(1006, <<>>, Session));
 event(_, Session) ->
     Session.
+
+%% What came before the fault is good, and the client may have got its answers if they had been
+%% faster. The worker says when there are no more, with a `close' of its own.
+failing(Failure, Session = #session{writer = undefined}) ->
+    failed(Session#session{failure = Failure});
+failing({Code, Why} = Failure, Session = #session{request_id = Id}) ->
+    Told = tell({ending, Id, Code, Why}, Session#session{failure = Failure}),
+    await(?ANSWER_TIMEOUT_MS, failing, Told).
+
+failed(Session = #session{failure = {Code, Why}}) ->
+    over(send(close_frame(Code, Why), tell_closed(Code, Why, Session))).
 
 %% No more will come.
 vanished(Code, Session = #session{phase = open, inbox = Inbox}) ->
@@ -219,11 +238,14 @@ vanished(Code, Session) ->
 
 %%% From the worker and others
 
-handle({message, Id, Kind, Data}, Session = #session{phase = open, request_id = Id}) ->
+handle({message, Id, Kind, Data}, Session = #session{phase = Phase, request_id = Id})
+        when Phase =:= open; Phase =:= failing ->
     sent_later(hornbeam_ws_inbox:counted_bytes(Data), send({Kind, Data}, Session));
+handle({close, Id, _, _}, Session = #session{phase = failing, request_id = Id}) ->
+    failed(Session);
 handle({close, Id, Code, Reason}, Session = #session{phase = open, request_id = Id}) ->
     close(Code, Reason, Session);
-handle({abort, Id}, Session = #session{phase = open, request_id = Id}) ->
+handle({abort, Id}, Session = #session{request_id = Id}) ->
     end_by_node(1011, <<>>, Session);
 handle({credit, Id, Bytes}, Session = #session{request_id = Id, inbox = Inbox}) ->
     resumed(Session, look(hornbeam_ws_inbox:taken(Bytes, Inbox), Session));
@@ -258,6 +280,8 @@ handle({send_timeout, Name}, Session = #session{backlog = Backlog0}) ->
     end;
 handle(tick, Session = #session{phase = open}) ->
     tick(now_ms(), Session);
+handle(close_timeout, Session = #session{phase = failing}) ->
+    failed(Session);
 handle(close_timeout, Session) ->
     over(tell_closed(1006, <<>>, Session));
 %% Of a session that is closing, or of a stream of that number that was before.
@@ -269,6 +293,8 @@ going_away(Session) ->
 
 end_by_node(Code, Reason, Session = #session{phase = open}) ->
     close(Code, Reason, tell_closed(Code, Reason, Session));
+end_by_node(_, _, Session = #session{phase = failing}) ->
+    failed(Session);
 end_by_node(_, _, Session) ->
     Session.
 
@@ -355,7 +381,10 @@ finish(Session) ->
     end.
 
 await_close(Phase, Session) ->
-    start_timer(?CLOSE_TIMEOUT_MS, close_timeout, Session#session{phase = Phase}).
+    await(?CLOSE_TIMEOUT_MS, Phase, Session).
+
+await(TimeMs, Phase, Session) ->
+    start_timer(TimeMs, close_timeout, Session#session{phase = Phase}).
 
 over(Session = #session{key = Key}) ->
     self() ! {Key, end_expected},

@@ -52,7 +52,7 @@
   | {request, request_id(), scope(), Body :: binary(), More :: boolean()}
   | {websocket, request_id(), scope(), Subprotocols :: [binary()]}
   | {message, request_id(), text | binary, Data :: binary()}
-  | {closed, request_id(), close_code(), Reason :: binary()}
+  | {ending | closed, request_id(), close_code(), Reason :: binary()}
   | {body, request_id(), Data :: binary(), More :: boolean()}
   | {ack, request_id(), Bytes :: non_neg_integer()}
   | {opened, request_id()}
