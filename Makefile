@@ -8,8 +8,6 @@ APP_DIR = examples/fastapi_app
 BIND = 127.0.0.1:8000
 WORKERS =
 OPTS =
-# The WebSocket cases of `make conformance', like CASES='6.* 12.1.1'; all where it is empty.
-CASES =
 # The Python that .venv is made with.
 PYTHON = python3
 
@@ -84,6 +82,7 @@ pytest: ## run the Python test suite
 	@$(VENV_PYTHON) -m coverage erase
 	@$(VENV_PYTHON) -m pytest --cov --cov-report=term
 
+# Some of the cases by CASES='6.* 12.1.1'.
 conformance: ## run Autobahn's WebSocket cases; minutes, and needs a Python 2.7
 	@scripts/conformance.sh $(VENV_PYTHON) $(CASES)
 
