@@ -18,7 +18,7 @@ export APP APP_DIR BIND WORKERS OPTS
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
 .PHONY: help run deps build venv test test-deps test-build lint types xref dialyzer eunit ct pytest \
-	conformance coverage edoc bench codec-asan clean
+	conformance coverage edoc bench soak codec-asan clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' \
@@ -53,7 +53,7 @@ test-build: build test-deps
 # test.sh prepares once for all of them.
 ifndef PREPARED
 lint types xref dialyzer edoc bench codec-asan: test-deps
-eunit ct pytest conformance: test-build
+eunit ct pytest conformance soak: test-build
 endif
 
 lint: ## check the style of the Python code
@@ -88,6 +88,9 @@ conformance: ## run Autobahn's WebSocket cases; minutes, and needs a Python 2.7
 
 coverage: ## print how much of the Erlang code the last run of its suites covered
 	@rebar3 cover
+
+soak: ## have 1,000 WebSockets echo for a minute, and check every message
+	@PYTHONPATH=tests $(VENV_PYTHON) -m e2e.soak
 
 bench: ## measure the hello application beside uvicorn; needs wrk
 	@$(VENV_PYTHON) bench/hello.py
