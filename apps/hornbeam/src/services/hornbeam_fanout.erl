@@ -51,27 +51,18 @@
 
 -export_type([key/0, ref/0, overflow/0]).
 
--type key() :: hornbeam_routes:stream_key().
-%% A session: its connection's process, one of this node, and its stream in there.
+-type key() :: hornbeam_fanout_session:key().
 
 -type overflow() :: hornbeam_fanout_queue:overflow().
 
 -type receivers() :: #{key() => hornbeam_fanout_window:window()}.
 
--opaque ref() ::
-    {key(), hornbeam_fanout_window:window(), hornbeam_fanout_window:cost()}.
-
--record(session, {
-    window :: hornbeam_fanout_window:window(),
-    attached = #{} :: #{hornbeam_topic:subject() => hornbeam_fanout_queue:options()},
-    %% While there is one the window is held.
-    queue = none :: hornbeam_fanout_queue:queue() | none
-}).
+-type ref() :: hornbeam_fanout_session:ref().
 
 -record(state, {
     %% What publishers of this node, and of others, have sent here that is not handed out.
     backlog :: atomics:atomics_ref(),
-    sessions = #{} :: #{key() => #session{}},
+    sessions = #{} :: #{key() => hornbeam_fanout_session:session()},
     %% The sessions of a subject once more, with what it takes to send to them.
     receivers = #{} :: #{hornbeam_topic:subject() => receivers()},
     %% The connections of the sessions: their monitors, and which of their streams are known.
@@ -128,10 +119,10 @@ forget(Key) ->
 
 %% @doc The session has written the frame that came with this.
 -spec taken(ref()) -> ok.
-taken({Key, Window, Cost}) ->
-    case hornbeam_fanout_window:taken(Window, Cost) of
+taken(Ref) ->
+    case hornbeam_fanout_session:taken(Ref) of
         ok -> ok;
-        resume -> gen_server:cast(?MODULE, {resume, Key})
+        {resume, Key} -> gen_server:cast(?MODULE, {resume, Key})
     end.
 
 %% @doc Sessions and their attachments of this node, what waits for slow ones, and how many
@@ -159,7 +150,7 @@ child_specs() ->
 -spec create_tables() -> ok.
 create_tables() ->
     ok = hornbeam_fanout_counts:create_tables(),
-    %% Rows: `{Key, Window, Attached}', as in `#session{}'. Public, since this process writes it.
+    %% Rows are those of hornbeam_fanout_session. Public, since another process writes it.
     _ = ets:new(?TABLE, [named_table, public]),
     persistent_term:put(?MODULE, atomics:new(1, [{signed, true}])).
 
@@ -224,8 +215,11 @@ handle_call({attach, Key, Subject, Options}, _From, State) ->
     {reply, ok, add(Key, Subject, Options, know(Key, State))};
 handle_call({detach, Key, Subject}, _From, State = #state{sessions = Sessions}) ->
     case Sessions of
-        #{Key := #session{attached = #{Subject := _}}} ->
-            {reply, true, remove(Key, Subject, State)};
+        #{Key := Session} ->
+            case hornbeam_fanout_session:is_attached(Subject, Session) of
+                true -> {reply, true, remove(Key, Subject, State)};
+                false -> {reply, false, State}
+            end;
         #{} ->
             {reply, false, State}
     end;
@@ -243,14 +237,8 @@ handle_cast({hand_out, Subjects, Frame}, State = #state{backlog = Backlog}) ->
     end;
 handle_cast({resume, Key}, State = #state{sessions = Sessions}) ->
     case Sessions of
-        #{Key := Session = #session{window = Window}} ->
-            case hornbeam_fanout_window:is_told(Window) of
-                true -> {noreply, go_on(Key, Session, State)};
-                %% It was said of a window before this one.
-                false -> {noreply, State}
-            end;
-        #{} ->
-            {noreply, State}
+        #{Key := Session} -> {noreply, keep(Key, hornbeam_fanout_session:resume(Session), State)};
+        #{} -> {noreply, State}
     end;
 handle_cast({forget, Key}, State) ->
     {noreply, forget(Key, State)};
@@ -276,8 +264,8 @@ handle_info(Message, State) ->
 know(Key, State = #state{sessions = Sessions}) when is_map_key(Key, Sessions) ->
     State;
 know(Key, State) ->
-    tell(Key, fanout_attached),
-    watch(Key, #session{window = hornbeam_fanout_window:new()}, State).
+    ok = hornbeam_fanout_session:tell(Key, fanout_attached),
+    watch(Key, hornbeam_fanout_session:new(Key), State).
 
 watch(Key = {Pid, StreamId}, Session, State) ->
     #state{sessions = Sessions, connections = Connections} = State,
@@ -302,9 +290,9 @@ unwatch(Key = {Pid, StreamId}, State = #state{sessions = Sessions, connections =
     }.
 
 add(Key, Subject, Options, State = #state{sessions = Sessions}) ->
-    #{Key := Session = #session{window = Window, attached = Attached}} = Sessions,
-    save(Key, Session#session{attached = Attached#{Subject => Options}},
-         receive_from(Subject, Key, Window, State)).
+    Session = hornbeam_fanout_session:attach(Subject, Options, maps:get(Key, Sessions)),
+    Window = hornbeam_fanout_session:window(Session),
+    save(Key, Session, receive_from(Subject, Key, Window, State)).
 
 receive_from(Subject, Key, Window, State0 = #state{receivers = Receivers}) ->
     OfSubject = maps:get(Subject, Receivers, #{}),
@@ -314,12 +302,9 @@ receive_from(Subject, Key, Window, State0 = #state{receivers = Receivers}) ->
 
 %% A session without attachments is known as long as something waits for it.
 remove(Key, Subject, State0 = #state{sessions = Sessions}) ->
-    #{Key := Session = #session{attached = Attached}} = Sessions,
-    State = take_from(Subject, Key, State0),
-    case Session#session{attached = maps:remove(Subject, Attached)} of
-        #session{attached = None, queue = none} when map_size(None) =:= 0 -> unwatch(Key, State);
-        Detached -> save(Key, Detached, State)
-    end.
+    Session = hornbeam_fanout_session:detach(Subject, maps:get(Key, Sessions)),
+    State = save(Key, Session, take_from(Subject, Key, State0)),
+    keep(Key, Session, State).
 
 take_from(Subject, Key, State0 = #state{receivers = Receivers}) ->
     State = State0#state{receivers = case maps:remove(Key, maps:get(Subject, Receivers)) of
@@ -331,35 +316,36 @@ take_from(Subject, Key, State0 = #state{receivers = Receivers}) ->
 
 forget(Key, State = #state{sessions = Sessions}) ->
     case Sessions of
-        #{Key := #session{attached = Attached}} ->
+        #{Key := Session} ->
             Take = fun(Subject, Taken) -> take_from(Subject, Key, Taken) end,
-            unwatch(Key, lists:foldl(Take, State, maps:keys(Attached)));
+            unwatch(Key, lists:foldl(Take, State, hornbeam_fanout_session:attached(Session)));
         #{} ->
             State
     end.
 
-save(Key, Session = #session{window = Window, attached = Attached}, State) ->
-    true = ets:insert(?TABLE, {Key, Window, Attached}),
-    put_session(Key, Session, State).
-
-put_session(Key, Session, State = #state{sessions = Sessions}) ->
+save(Key, Session, State = #state{sessions = Sessions}) ->
+    true = ets:insert(?TABLE, hornbeam_fanout_session:row(Session)),
     State#state{sessions = Sessions#{Key => Session}}.
+
+keep(Key, Session, State = #state{sessions = Sessions}) ->
+    case hornbeam_fanout_session:is_over(Session) of
+        true -> unwatch(Key, State);
+        false -> State#state{sessions = Sessions#{Key => Session}}
+    end.
 
 count(Subject, #state{receivers = Receivers}) ->
     ok = hornbeam_fanout_counts:set_local(Subject, map_size(maps:get(Subject, Receivers, #{}))),
     hornbeam_fanout_peers:changed(Subject).
 
 %% A session as an earlier process of this name has left it.
-recover({Key, Window, Attached}, State = #state{overflowed = Overflowed}) ->
+recover(Row = {Key, Window, Attached}, State = #state{overflowed = Overflowed}) ->
     case [close || {close, _} <- maps:values(Attached)] of
         [] ->
-            %% In the window is what the session has not taken yet, without a queue behind it.
-            ok = hornbeam_fanout_window:reopen(Window),
-            Watched = watch(Key, #session{window = Window, attached = Attached}, State),
+            Watched = watch(Key, hornbeam_fanout_session:recover(Row), State),
             Receive = fun(Subject, Recovered) -> receive_from(Subject, Key, Window, Recovered) end,
             lists:foldl(Receive, Watched, maps:keys(Attached));
         _ ->
-            tell(Key, fanout_overflow),
+            ok = hornbeam_fanout_session:tell(Key, fanout_overflow),
             true = ets:delete(?TABLE, Key),
             State#state{overflowed = Overflowed + 1}
     end.
@@ -383,83 +369,27 @@ deliver([], _, _, State) ->
 send_to_all(Receivers, Seen, Frame) ->
     Cost = hornbeam_fanout_window:cost(Frame),
     maps:fold(fun(Key, Window, Slow) ->
-        case is_seen(Key, Seen) orelse is_sent(Key, Window, Cost, Frame) of
+        case is_seen(Key, Seen) of
             true -> Slow;
-            false -> [Key | Slow]
+            false -> [Key || not hornbeam_fanout_session:is_sent(Key, Window, Cost, Frame)] ++ Slow
         end
     end, [], Receivers).
 
 is_seen(Key, Seen) ->
     lists:any(fun(Receivers) -> is_map_key(Key, Receivers) end, Seen).
 
-is_sent(Key, Window, Cost, Frame) ->
-    hornbeam_fanout_window:admit(Window, Cost) andalso send(Key, Window, Cost, Frame) =:= ok.
-
-send(Key, Window, Cost, Frame) ->
-    tell(Key, {fanout, {Key, Window, Cost}, Frame}).
-
-tell(Key = {Pid, _}, Message) ->
-    Pid ! {Key, Message},
-    ok.
-
 %% There is no room in the session's mailbox, or a queue already.
 hold(Key, Subject, Frame, State = #state{sessions = Sessions, dropped = Dropped}) ->
-    #{Key := Session = #session{attached = #{Subject := Options}, queue = Before}} = Sessions,
-    Queue0 = case Before of none -> hornbeam_fanout_queue:new(); _ -> Before end,
-    case hornbeam_fanout_queue:push(Subject, Frame, Options, Queue0) of
-        {ok, New, Queue} ->
-            Held = Session#session{queue = Queue},
-            hold_window(Before, Key, Held, State#state{dropped = Dropped + New});
-        overflow ->
-            overflow(Key, State)
+    case hornbeam_fanout_session:hold(Subject, Frame, maps:get(Key, Sessions)) of
+        {ok, New, Session} -> keep(Key, Session, State#state{dropped = Dropped + New});
+        overflow -> overflow(Key, State)
     end.
 
-hold_window(none, Key, Session = #session{window = Window}, State) ->
-    case hornbeam_fanout_window:hold(Window) of
-        wait -> put_session(Key, Session, State);
-        go_on -> go_on(Key, Session, State)
-    end;
-hold_window(_, Key, Session, State) ->
-    put_session(Key, Session, State).
-
-%% Too slow: it is closed, with what waits for it.
+%% Too slow: it is closed, and loses what waits for it.
 overflow(Key, State0) ->
-    tell(Key, fanout_overflow),
+    ok = hornbeam_fanout_session:tell(Key, fanout_overflow),
     State = #state{overflowed = Overflowed} = forget(Key, State0),
     State#state{overflowed = Overflowed + 1}.
-
-%% There is room again: from the queue to the mailbox.
-go_on(Key, Session = #session{window = Window, queue = Queue}, State) ->
-    case drain(Key, Window, Queue) of
-        empty ->
-            ok = hornbeam_fanout_window:release(Window),
-            drained(Key, Session#session{queue = none}, State);
-        Rest ->
-            case hornbeam_fanout_window:keep(Window) of
-                wait -> put_session(Key, Session#session{queue = Rest}, State);
-                go_on -> go_on(Key, Session#session{queue = Rest}, State)
-            end
-    end.
-
-drain(Key, Window, Queue) ->
-    case hornbeam_fanout_queue:peek(Queue) of
-        {ok, Frame} ->
-            Cost = hornbeam_fanout_window:cost(Frame),
-            case hornbeam_fanout_window:admit_held(Window, Cost) of
-                true ->
-                    send(Key, Window, Cost, Frame),
-                    drain(Key, Window, hornbeam_fanout_queue:drop(Queue));
-                false ->
-                    Queue
-            end;
-        empty ->
-            empty
-    end.
-
-drained(Key, #session{attached = None}, State) when map_size(None) =:= 0 ->
-    unwatch(Key, State);
-drained(Key, Session, State) ->
-    put_session(Key, Session, State).
 
 %% What becomes of a message when too much waits to be handed out: nothing is sent, and to what
 %% would have got it happens what does when its own queue is full.
@@ -469,17 +399,16 @@ shed(Subject, State = #state{receivers = Receivers, shed = Shed}) ->
             drop_for(OfSubject, State);
         #{Subject := OfSubject} ->
             #state{sessions = Sessions} = State,
-            Closed = [Key || Key <- maps:keys(OfSubject), is_closed_by(Subject, Key, Sessions)],
+            IsClosed = fun(Key, _) ->
+                hornbeam_fanout_session:is_closed_by(Subject, maps:get(Key, Sessions))
+            end,
+            Closed = maps:keys(maps:filter(IsClosed, OfSubject)),
             Left = maps:without(Closed, OfSubject),
             Told = State#state{shed = Shed#{Subject => []}},
             drop_for(Left, lists:foldl(fun overflow/2, Told, Closed));
         #{} ->
             State
     end.
-
-is_closed_by(Subject, Key, Sessions) ->
-    #{Key := #session{attached = #{Subject := {Overflow, _}}}} = Sessions,
-    Overflow =:= close.
 
 drop_for(Receivers, State = #state{dropped = Dropped}) ->
     State#state{dropped = Dropped + map_size(Receivers)}.
@@ -490,8 +419,7 @@ weight(Frame) ->
 %%% What is shown
 
 show(State = #state{sessions = Sessions, receivers = Receivers}) ->
-    Sizes = [hornbeam_fanout_queue:size(Queue)
-             || #session{queue = Queue} <- maps:values(Sessions), Queue =/= none],
+    Sizes = [hornbeam_fanout_session:waiting(Session) || Session <- maps:values(Sessions)],
     #{
         sessions => map_size(Sessions),
         attachments => lists:sum([map_size(OfSubject) || OfSubject <- maps:values(Receivers)]),
