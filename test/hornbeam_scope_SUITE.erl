@@ -7,6 +7,7 @@
 
 -export([ordinary_requests_pass/1]).
 -export([scope_of_a_request/1]).
+-export([tls_is_told/1]).
 -export([chunked_is_told/1]).
 -export([schemes_of_websockets/1]).
 -export([versions/1]).
@@ -33,6 +34,7 @@ all() ->
     [
         ordinary_requests_pass,
         scope_of_a_request,
+        tls_is_told,
         chunked_is_told,
         schemes_of_websockets,
         versions,
@@ -79,6 +81,15 @@ ordinary_requests_pass(_) ->
         req(#{headers => #{<<"host">> => <<"[::1]:8000">>, <<"x">> => <<"a\tb \xFF">>}})
     ],
     [?assertEqual(ok, check(Request)) || Request <- Requests].
+
+%% In a ninth field, which other connections do not have.
+tls_is_told(_) ->
+    Scope = hornbeam_scope:new(req(#{}), undefined, {<<"a">>, 1}),
+    Tls = {16#0304, 16#1301, <<"PEM">>, [], undefined},
+    ?assertEqual(Scope, hornbeam_scope:with_tls(Scope, undefined)),
+    ?assertEqual(
+        tuple_to_list(Scope) ++ [Tls], tuple_to_list(hornbeam_scope:with_tls(Scope, Tls))
+    ).
 
 %% The application's scope is what was sent, with the addresses of the connection.
 scope_of_a_request(_) ->

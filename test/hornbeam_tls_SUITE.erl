@@ -249,8 +249,11 @@ secrets_are_not_logged(Config) ->
     ].
 
 is_logged(Label, Text) ->
-    Reports = [Report || #{msg := {report, #{label := Given} = Report}} <- hornbeam_test_log:events(),
-        Given =:= Label],
+    Reports = [
+        Report
+     || #{msg := {report, #{label := Given} = Report}} <- hornbeam_test_log:events(),
+        Given =:= Label
+    ],
     string:find(io_lib:format("~w", [Reports]), atom_to_list(Text)) =/= nomatch.
 
 %% A successor opens with what is in the files.
@@ -318,7 +321,10 @@ subject(Name) ->
 %% As much of a certificate as is looked at.
 certificate(Name, NotBefore, NotAfter) ->
     Subject = [
-        der(16#31, [der(16#30, [der(16#06, [type(Type)]), der(Tag, [Value])]) || {Type, {Tag, Value}} <- Set])
+        der(16#31, [
+            der(16#30, [der(16#06, [type(Type)]), der(Tag, [Value])])
+         || {Type, {Tag, Value}} <- Set
+        ])
      || Set <- Name
     ],
     {BeforeTag, Before} = NotBefore,

@@ -246,7 +246,7 @@ check_ssl_redirect({Bind, Port}) when is_integer(Port), Port >= 1, Port =< 65535
 check_ssl_redirect(Bind) when not is_tuple(Bind) ->
     check_ssl_redirect(Bind, bound);
 check_ssl_redirect(_) ->
-    {error, "off, an address, a list of addresses, or {Addresses, Port} with a port from 1 to 65535"}.
+    {error, "off, an address, a list of addresses, or {Addresses, Port}, a port from 1 to 65535"}.
 
 check_ssl_redirect(Bind, Port) ->
     case check_bind(Bind) of

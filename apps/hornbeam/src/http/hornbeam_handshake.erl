@@ -3,11 +3,11 @@
 %% @private From an accepted socket to one that speaks TLS.
 %%
 %% Ranch listens on plain TCP, and the connection process makes the handshake on its own socket. So
-%% each handshake has the certificates of its moment; keys and passwords are in no option of Ranch's,
-%% which it logs; HTTP without TLS can be told so; and the socket below TLS is at hand, without which
-%% a connection could not be ended without a word (see hornbeam_connection:reset/1). The price is
-%% that TLS 1.3 has no resumption, for which OTP wants a listening socket of its own. It would save
-%% a signature and neither round trip nor, with client certificates, their check.
+%% each handshake has the certificates of its moment; keys and passwords are in no option of
+%% Ranch's, which it logs; HTTP without TLS can be told so; and the socket below TLS is at hand,
+%% without which a connection could not be ended without a word (hornbeam_connection:reset/1). The
+%% price is that TLS 1.3 has no resumption, for which OTP wants a listening socket of its own. It
+%% would save a signature, but no round trip.
 %%
 %% Handshakes fail all the time: port scanners, health checks of balancers, clients that do not
 %% trust the certificate. It is their business, and at most a line for debugging.

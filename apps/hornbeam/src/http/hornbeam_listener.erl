@@ -173,7 +173,7 @@ handle_info(Message, State) ->
 terminate(_Reason, State = #state{listeners = Listeners, config = Config}) ->
     Refs = [Ref || {Ref, _} <- Listeners],
     _ = [ranch:suspend_listener(Ref) || Ref <- Refs],
-    _ = [hornbeam_socket_file:remove(Address, Identity) || {Address, Identity} <- State#state.files],
+    _ = [hornbeam_socket_file:remove(Address, File) || {Address, File} <- State#state.files],
     lists:foreach(fun keep_others_file/1, Refs),
     #{shutdown_timeout := TimeoutMs} = Config,
     DeadlineMs = erlang:monotonic_time(millisecond) + TimeoutMs,

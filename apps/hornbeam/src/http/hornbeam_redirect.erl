@@ -1,6 +1,6 @@
 %% SPDX-License-Identifier: Apache-2.0
 
-%% @private Sends clients that came without TLS to the same place with it, as a Cowboy stream handler.
+%% @private Sends clients that came without TLS to the same place with it; a Cowboy stream handler.
 %%
 %% 308 for every method: permanent, and unlike 301 it lets no client turn a POST into a GET. Whoever
 %% speaks TLS 1.2 knows it.

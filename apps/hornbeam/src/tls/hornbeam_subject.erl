@@ -28,8 +28,8 @@ text(Certificate) ->
     iolist_to_binary(lists:join($,, Relative)).
 
 relative(Set) ->
-    Attributes = hornbeam_certificate:elements(Set),
-    lists:join($+, [attribute(hornbeam_certificate:elements(Each)) || {?SEQUENCE, Each} <- Attributes]).
+    Attributes = [Each || {?SEQUENCE, Each} <- hornbeam_certificate:elements(Set)],
+    lists:join($+, [attribute(hornbeam_certificate:elements(Each)) || Each <- Attributes]).
 
 attribute([{?OBJECT_IDENTIFIER, Identifier}, {Tag, Content} = Value]) ->
     case {short_name(Identifier), characters(Tag, Content)} of
@@ -62,7 +62,8 @@ characters(?PRINTABLE_STRING, Content) -> unicode:characters_to_binary(Content, 
 characters(?IA5_STRING, Content) -> unicode:characters_to_binary(Content, latin1);
 characters(?TELETEX_STRING, Content) -> unicode:characters_to_binary(Content, latin1);
 characters(?BMP_STRING, Content) -> valid(unicode:characters_to_binary(Content, {utf16, big}));
-characters(?UNIVERSAL_STRING, Content) -> valid(unicode:characters_to_binary(Content, {utf32, big}));
+characters(?UNIVERSAL_STRING, Content) ->
+    valid(unicode:characters_to_binary(Content, {utf32, big}));
 characters(_, _) -> undefined.
 
 valid(Text) when is_binary(Text) -> Text;

@@ -52,8 +52,8 @@ shutdown(Socket, How) ->
 -spec name() -> atom().
 name() -> ranch_ssl:name().
 
--spec secure() -> boolean().
-secure() -> ranch_ssl:secure().
+-spec secure() -> true.
+secure() -> true.
 
 -spec messages() -> {Data :: atom(), Closed :: atom(), Error :: atom(), Passive :: atom()}.
 messages() -> ranch_ssl:messages().

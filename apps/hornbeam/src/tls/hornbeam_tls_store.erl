@@ -2,9 +2,9 @@
 
 %% @private Keeps what handshakes need, and follows the files that it comes from.
 %%
-%% Once a second the files are looked at. When one has changed all are read again: what is well is in
-%% force for the next handshake, what is not is logged, and the former stays. Connections that are
-%% open are left alone.
+%% Once a second the files are looked at. When one has changed all are read again: what is well is
+%% in force for the next handshake, what is not is logged, and the former stays. Connections that
+%% are open are left alone.
 %%
 %% A certificate and its key are two files, and nobody writes both at once: a fault is believed only
 %% when it is still there at the next look.
