@@ -177,3 +177,34 @@ def test_bad_websocket(scope: object, subprotocols: list[Any], text: str) -> Non
 def test_bad_scope(bad: object) -> None:
     with pytest.raises(ProtocolError, match="the scope of a request"):
         ScopeFactory("").make(bad)
+
+
+def test_tls() -> None:
+    """The facts of a connection make the extension; the application may change what it gets."""
+    factory = ScopeFactory("")
+    without = factory.make(fields())["extensions"]
+    expected = {
+        "server_cert": "PEM",
+        "client_cert_chain": ["A", "B"],
+        "client_cert_name": "CN=größe",
+        "client_cert_error": None,
+        "tls_version": 0x0304,
+        "cipher_suite": 0x1301,
+    }
+
+    for _ in range(2):
+        tls = (0x0304, 0x1301, b"PEM", [b"A", b"B"], "CN=größe".encode())
+        scope = factory.make(fields(scheme=b"https", extra={Atom("tls"): tls}))
+        assert scope["scheme"] == "https"
+        assert scope["extensions"] == {**without, "tls": expected}
+        scope["extensions"]["tls"]["client_cert_chain"].clear()
+        scope["extensions"]["tls"]["server_cert"] = None
+
+    nobody: tuple[Any, ...] = (0x0303, 0xC02F, b"PEM", [], None)
+    tls = factory.make((*fields(), nobody))["extensions"]["tls"]
+    assert (tls["client_cert_chain"], tls["client_cert_name"]) == ([], None)
+
+
+@pytest.mark.parametrize(
+    "tls", [(), (1, 2, b""), (1, 2, b"", [b"\xff"], None), (1, 2, b"", [1], None), 5]
+)
