@@ -180,7 +180,7 @@ def test_bad_scope(bad: object) -> None:
 
 
 def test_tls() -> None:
-    """The facts of a connection make the extension; the application may change what it gets."""
+    """They make the extension; the application may change what it gets."""
     factory = ScopeFactory("")
     without = factory.make(fields())["extensions"]
     expected = {
@@ -201,10 +201,13 @@ def test_tls() -> None:
         scope["extensions"]["tls"]["server_cert"] = None
 
     nobody: tuple[Any, ...] = (0x0303, 0xC02F, b"PEM", [], None)
-    tls = factory.make((*fields(), nobody))["extensions"]["tls"]
+    tls = factory.make(fields(extra={Atom("tls"): nobody}))["extensions"]["tls"]
     assert (tls["client_cert_chain"], tls["client_cert_name"]) == ([], None)
 
 
 @pytest.mark.parametrize(
     "tls", [(), (1, 2, b""), (1, 2, b"", [b"\xff"], None), (1, 2, b"", [1], None), 5]
 )
+def test_bad_tls(tls: object) -> None:
+    with pytest.raises(ProtocolError):
+        ScopeFactory("").make(fields(extra={Atom("tls"): tls}))
