@@ -72,7 +72,16 @@ takeover(Parent, _Ref, Socket, Transport, Opts, Buffer, Start) ->
     State1 = commands(maps:get(commands, Start, []), State0),
     State = received(Buffer, info(unpark, State1)),
     activate(State),
+    tidy(State),
     loop(State).
+
+%% What Cowboy has left would stay until the WebSocket is idle for the first time, and where many
+%% come at once it is a good part of the memory that the node takes for them.
+tidy(#state{out = raw}) ->
+    true = erlang:garbage_collect(),
+    ok;
+tidy(_) ->
+    ok.
 
 decoder(#{kind := bodiless}) -> complete;
 decoder(#{kind := websocket}) -> raw;
