@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One request of a WSGI application (PEP 3333): a thread on one side, messages on the
+other.
+
+The node's messages come in through `add_body`, `acknowledge`, `disconnect` and
+`cancel`, by the event loop; the application runs in a thread of the worker's pool, in a
+context of its own. A thread can't be ended from outside: a request that is cancelled
+notices when it reads or writes.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import io
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Protocol, TypeAlias
+
+from hornbeam import _protocol as protocol
+from hornbeam._asgi import ClientDisconnected
+from hornbeam._failure import format_error, is_disconnect
+from hornbeam._protocol import LogLevel
+from hornbeam._wsgi_body import ErrorLog, RequestBody
+from hornbeam._wsgi_environ import Environ, EnvironFactory
+from hornbeam._wsgi_response import ResponseWindow, WsgiResponse
+
+__all__ = ("WsgiApp", "WsgiHost", "WsgiSession")
+
+WsgiApp: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+BUFFER_BYTES: Final = 65536
+"""How much of a body that is still arriving is read ahead."""
+
+_ERROR: Final = (500, b"Internal Server Error")
+_UNAVAILABLE: Final = (503, b"Service Unavailable")
+
+
+class WsgiHost(Protocol):
+    """What the requests of one worker share."""
+
+    wsgi_app: WsgiApp
+    environs: EnvironFactory
+    window_bytes: int
+    context: contextvars.Context
+
+    def submit(self, function: Callable[[], None]) -> None:
+        """Call in a thread of the pool."""
+
+    def send(self, messages: Sequence[bytes]) -> None:
+        """Send messages to the node as one packet; from any thread."""
+
+    def forget(self, request_id: int) -> None:
+        """Take note that a request is over; from any thread."""
+
+
+class WsgiSession:
+    """One request of one application.
+
+    Args:
+        host: what it shares with others.
+        request_id: the node's number for it.
+        fields: the node's scope.
+        body: what is there of the request's body.
+        more: whether more of it will come.
+    """
+
+    __slots__ = (
+        "_body_changed",
+        "_credit_due_bytes",
+        "_environ",
+        "_host",
+        "_is_body_complete",
+        "_is_gone",
+        "_is_stopping",
+        "_received_bytes",
+        "_request_id",
+        "_response",
+        "_unread",
+        "_window",
+    )
+
+    def __init__(
+        self, host: WsgiHost, request_id: int, fields: object, body: bytes, more: bool
+    ) -> None:
+        self._host = host
+        self._request_id = request_id
+        self._environ = host.environs.make(fields)
+        self._window = ResponseWindow(host.window_bytes)
+        self._response = WsgiResponse(
+            request_id,
+            self._window,
+            host.send,
+            is_head_request=self._environ["REQUEST_METHOD"] == "HEAD",
+        )
+        self._is_gone = False
+        self._is_stopping = False
+        # The body, of which the thread waits for more.
+        self._body_changed = threading.Condition(threading.Lock())
+        self._unread = deque([body] if body else ())
+        self._is_body_complete = not more
+        self._received_bytes = len(body)
+        self._credit_due_bytes = 0
+
+    def start(self) -> None:
+        """Run the application in a thread."""
+        context = self._host.context.copy()
+        self._host.submit(lambda: context.run(self.run))
+
+    # What the node says; in the event loop's thread.
+
+    def add_body(self, part: bytes, more: bool) -> None:
+        """Take a further part of the request's body."""
+        with self._body_changed:
+            if part:
+                self._unread.append(part)
+
+            self._received_bytes += len(part)
+            self._is_body_complete = not more
+            self._body_changed.notify_all()
+
+    def acknowledge(self, sent_bytes: int) -> None:
+        """Note that the client has taken that much more of the response's body."""
+        self._window.acknowledge(sent_bytes)
+
+    def disconnect(self) -> None:
+        """Note that the client has gone."""
+        with self._body_changed:
+            self._is_gone = True
+            self._body_changed.notify_all()
+
+        self._window.close()
+
+    def cancel(self) -> None:
+        """Note that the client has its answer already."""
+        self.disconnect()
+
+    def stop(self) -> None:
+        """Note that the worker is about to leave."""
+        self._is_stopping = True
+        self.disconnect()
+
+    def send_held_start(self) -> None:
+        """Nothing: heads go out with the first part of the body (PEP 3333)."""
+
+    # The application's thread.
+
+    def run(self) -> None:
+        """Call the application; never raises."""
+        environ = self._environ
+        log = ErrorLog(self._write_error)
+
+        try:
+            self._add_files(environ, log)
+            result = self._host.wsgi_app(environ, self._response.start_response)
+            self._send_result(result)
+        except BaseException as exc:
+            # SystemExit too: it would end the thread alone.
+            self._handle_error(exc)
+
+        log.flush()
+        self._host.send([*self._response.held, protocol.done(self._request_id)])
+        self._host.forget(self._request_id)
+
+    def _add_files(self, environ: Environ, log: ErrorLog) -> None:
+        environ["wsgi.errors"] = log
+        environ["wsgi.early_hints"] = self._response.send_hints
+
+        if self._is_body_complete:
+            environ["wsgi.input"] = io.BytesIO(b"".join(self._unread))
+        else:
+            environ["wsgi.input"] = io.BufferedReader(RequestBody(self), BUFFER_BYTES)
+
+    def _send_result(self, result: Iterable[bytes]) -> None:
+        response = self._response
+        close = getattr(result, "close", None)
+
+        try:
+            if isinstance(result, list | tuple):
+                response.finish(result, hold=close is None)
+            else:
+                for part in result:
+                    response.write(part)
+
+                response.finish(hold=close is None)
+        finally:
+            if close is not None:
+                self._close(close)
+
+    def _close(self, close: Callable[[], object]) -> None:
+        try:
+            close()
+        except Exception as exc:
+            self._log("error", f"close() of the body raised\n{format_error(exc)}")
+
+    def _handle_error(self, error: BaseException) -> None:
+        if self._is_gone and is_disconnect(error):
+            self._log("debug", "the application left as the client had gone")
+        else:
+            self._log("error", f"{self._describe_error()}\n{format_error(error)}")
+
+        self._response.give_up(*(_UNAVAILABLE if self._is_stopping else _ERROR))
+
+    def _describe_error(self) -> str:
+        if self._response.is_complete:
+            return "the application raised after the response was complete"
+
+        when = "after" if self._response.is_head_sent else "before"
+        return f"the application raised {when} the response started"
+
+    def _log(self, level: LogLevel, text: str) -> None:
+        environ = self._environ
+        where = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}"
+        self._host.send([protocol.log(level, f"{where}: {text}", self._request_id)])
+
+    def _write_error(self, line: str) -> None:
+        """Write a line of `wsgi.errors`."""
+        self._host.send([protocol.log("error", line, self._request_id)])
+
+    def take_body(self, limit_bytes: int) -> bytes:
+        """Wait for body, return at most that much of it; `b""` at its end.
+
+        Raises:
+            ClientDisconnected: the client has gone before the end.
+        """
+        with self._body_changed:
+            is_told = False
+
+            while True:
+                if self._unread:
+                    return self._take_part(limit_bytes)
+
+                if self._is_body_complete:
+                    return b""
+
+                if self._is_gone:
+                    raise ClientDisconnected(
+                        "the client has gone before the end of the body"
+                    )
+
+                if not is_told:
+                    self._tell_waiting()
+                    is_told = True
+
+                self._body_changed.wait()
+
+    def _tell_waiting(self) -> None:
+        waiting = protocol.waiting(self._request_id, self._received_bytes)
+        self._host.send([*self._due_credit(), waiting])
+
+    def _take_part(self, limit_bytes: int) -> bytes:
+        part = self._unread.popleft()
+
+        if len(part) > limit_bytes:
+            self._unread.appendleft(part[limit_bytes:])
+            part = part[:limit_bytes]
+
+        if not self._is_body_complete:
+            self._credit_due_bytes += len(part)
+
+            if self._credit_due_bytes * 4 >= self._host.window_bytes:
+                self._host.send(self._due_credit())
+
+        return part
+
+    def _due_credit(self) -> list[bytes]:
+        due_bytes, self._credit_due_bytes = self._credit_due_bytes, 0
+        return [protocol.credit(self._request_id, due_bytes)] if due_bytes else []

@@ -1,0 +1,416 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The response of a WSGI request: what comes of it, and the messages it makes.
+
+Used by the application's thread; only the window is shared with the event loop.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Final, TypeAlias, cast
+
+from hornbeam import _protocol as protocol
+from hornbeam._asgi import ClientDisconnected, ContentLengthMismatch
+from hornbeam._headers import check_headers, check_trailers
+
+__all__ = ("ExcInfo", "ResponseWindow", "Write", "WsgiOrderError", "WsgiResponse")
+
+ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None]
+Write: TypeAlias = Callable[[bytes], None]
+Post: TypeAlias = Callable[[Sequence[bytes]], None]
+
+_EARLY_HINTS: Final = 103
+_BODILESS: Final = frozenset((204, 304))
+# RFC 9110 7.6.1: of the connection, which is the node's (PEP 3333, "Other HTTP
+# features").
+_HOP_BY_HOP: Final = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+_PLAIN_TEXT: Final = [(b"content-type", b"text/plain; charset=utf-8")]
+
+
+class WsgiOrderError(RuntimeError):
+    """The application did something that WSGI does not allow at this point."""
+
+
+class ResponseWindow:
+    """How much of a response's body may be under way.
+
+    The application's thread waits for room, the event loop makes it.
+
+    Args:
+        size_bytes: at most so much is unacknowledged.
+    """
+
+    __slots__ = ("_changed", "_is_closed", "_size_bytes", "_unacknowledged_bytes")
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes = size_bytes
+        self._unacknowledged_bytes = 0
+        self._is_closed = False
+        self._changed = threading.Condition(threading.Lock())
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size_bytes
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    def take(self, wanted_bytes: int) -> int:
+        """Wait for room; return how much of the wanted may be sent now, at least 1.
+
+        The node may owe acknowledgements for up to a quarter of the window; so waiting
+        for half of it to be free comes to an end.
+
+        Raises:
+            ClientDisconnected: the client has gone.
+        """
+        enough = min(wanted_bytes, (self._size_bytes + 1) // 2)
+
+        with self._changed:
+            while True:
+                if self._is_closed:
+                    raise ClientDisconnected("the client has gone")
+
+                room = self._size_bytes - self._unacknowledged_bytes
+
+                if room >= enough:
+                    break
+
+                self._changed.wait()
+
+            taken = min(wanted_bytes, room)
+            self._unacknowledged_bytes += taken
+            return taken
+
+    def acknowledge(self, sent_bytes: int) -> None:
+        """Note that the client has taken that much more."""
+        with self._changed:
+            self._unacknowledged_bytes -= sent_bytes
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Note that the client has gone."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+
+class WsgiResponse:
+    """The response to one request.
+
+    Args:
+        request_id: the node's number for the request.
+        window: shared with whoever hears of acknowledgements.
+        post: sends messages to the node, as one packet.
+        is_head_request: whether the client wants no body.
+    """
+
+    __slots__ = (
+        "_headers",
+        "_is_complete",
+        "_is_head_request",
+        "_is_head_sent",
+        "_left_bytes",
+        "_post",
+        "_request_id",
+        "_status",
+        "_window",
+        "held",
+    )
+
+    held: list[bytes]
+    """The last message, when it was asked to be held back."""
+
+    def __init__(
+        self,
+        request_id: int,
+        window: ResponseWindow,
+        post: Post,
+        *,
+        is_head_request: bool,
+    ) -> None:
+        self._request_id = request_id
+        self._window = window
+        self._post = post
+        self._is_head_request = is_head_request
+        # 0 before start_response() was called.
+        self._status = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        # How much body is missing to the content-length; None if that is not checked.
+        self._left_bytes: int | None = None
+        self._is_head_sent = False
+        self._is_complete = False
+        self.held = []
+
+    @property
+    def is_head_sent(self) -> bool:
+        return self._is_head_sent
+
+    @property
+    def is_complete(self) -> bool:
+        return self._is_complete
+
+    def start_response(
+        self,
+        status: str,
+        headers: list[tuple[str, str]],
+        exc_info: ExcInfo | None = None,
+        /,
+    ) -> Write:
+        """Take status and headers, which go out with the first part of the body.
+
+        Args:
+            status: such as `200 OK`.
+            headers: pairs of str.
+            exc_info: of the exception that this response tells of; allows a second
+                call.
+
+        Returns:
+            `write(data)`, for applications that can't give an iterable.
+
+        Raises:
+            WsgiOrderError: it was called before, without `exc_info`.
+            TypeError, ValueError: what PEP 3333 or HTTP does not allow.
+            BaseException: that of `exc_info`, if the headers have gone out.
+        """
+        if exc_info is not None:
+            try:
+                if self._is_head_sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                # PEP 3333: a traceback refers to this frame.
+                exc_info = None
+        elif self._status:
+            raise WsgiOrderError(
+                "start_response() was called before; a second call needs exc_info"
+            )
+
+        code = _parse_status(status)
+        checked, declared = check_headers(_encode_headers(headers))
+        self._status, self._headers = code, checked
+        is_bodiless = code in _BODILESS or self._is_head_request
+        self._left_bytes = None if is_bodiless else declared
+        return self.write
+
+    def send_hints(self, headers: list[tuple[str, str]]) -> None:
+        """Send `103 Early Hints`; nothing happens once the response has started.
+
+        Raises:
+            TypeError, ValueError: a header is not allowed in HTTP.
+        """
+        checked = check_trailers(_encode_headers(headers))
+
+        if not self._is_head_sent:
+            self._post([protocol.inform(self._request_id, _EARLY_HINTS, checked)])
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the body, and wait until that may be done.
+
+        Raises:
+            WsgiOrderError: start_response() was not called.
+            ContentLengthMismatch: it is more than the content-length says.
+            ClientDisconnected: the client has gone.
+            TypeError: it is no bytes.
+        """
+        self._write(data, hold=False)
+
+    def finish(self, parts: Sequence[bytes] = (), *, hold: bool) -> None:
+        """Send the last parts of the body and its end.
+
+        Args:
+            parts: all of them.
+            hold: put the last message into `held` instead.
+
+        Raises:
+            WsgiOrderError, ContentLengthMismatch, ClientDisconnected, TypeError: as
+                `write`.
+        """
+        for part in parts:
+            _check_part(part)
+
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+
+        if self._is_complete and not data:
+            return
+
+        self._check_started()
+
+        if self._left_bytes is not None and len(data) < self._left_bytes:
+            raise ContentLengthMismatch(
+                f"the body has {self._left_bytes - len(data)} less bytes than "
+                "content-length"
+            )
+
+        if not self._is_head_sent and len(data) > self._window.size_bytes:
+            self._add_content_length(len(data))
+
+        self._write(data, hold=hold, is_last=True)
+
+    def give_up(self, status: int, text: bytes) -> None:
+        """End a response that the application did not complete, as well as possible."""
+        if self._is_complete or self._window.is_closed:
+            return
+
+        self._is_complete = True
+        request_id = self._request_id
+
+        if self._is_head_sent:
+            self._post([protocol.abort(request_id)])
+        else:
+            self._post([protocol.response(request_id, status, _PLAIN_TEXT, text)])
+
+    # How parts go out.
+
+    def _check_started(self) -> None:
+        if not self._status:
+            raise WsgiOrderError("start_response() was not called before the body")
+
+    def _add_content_length(self, size: int) -> None:
+        """A body that is known as a whole has a length, also if it is cut in pieces."""
+        headers = self._headers
+
+        if self._status not in _BODILESS and not any(
+            name == b"content-length" for name, _ in headers
+        ):
+            headers.append((b"content-length", b"%d" % size))
+
+    def _write(self, data: bytes, *, hold: bool, is_last: bool = False) -> None:
+        _check_part(data)
+
+        if self._window.is_closed:
+            raise ClientDisconnected("the client has gone")
+
+        # PEP 3333: the head waits for the first part that is not empty.
+        if not data and not is_last:
+            return
+
+        self._check_started()
+        is_last = self._count(len(data)) or is_last
+
+        if not self._is_head_sent and is_last and len(data) <= self._window.size_bytes:
+            self._is_head_sent = True
+            message = protocol.response(
+                self._request_id, self._status, self._headers, data
+            )
+            self._end(message, hold=hold)
+            return
+
+        self._write_pieces(data, hold=hold, is_last=is_last)
+
+    def _count(self, size: int) -> bool:
+        """Count down to the content-length; say whether that is reached."""
+        if self._is_complete:
+            raise ContentLengthMismatch(
+                f"the body has {size} more bytes than content-length"
+            )
+
+        if self._left_bytes is None:
+            return False
+
+        left = self._left_bytes - size
+
+        if left < 0:
+            raise ContentLengthMismatch(
+                f"the body has {-left} more bytes than content-length"
+            )
+
+        self._left_bytes = left
+        return left == 0
+
+    def _write_pieces(self, data: bytes, *, hold: bool, is_last: bool) -> None:
+        rest = memoryview(data)
+
+        while rest:
+            taken = self._window.take(len(rest))
+            piece, rest = bytes(rest[:taken]), rest[taken:]
+
+            if is_last and not rest and self._is_head_sent:
+                self._end(protocol.last(self._request_id, piece), hold=hold)
+                return
+
+            self._send_piece(piece)
+
+        if is_last:
+            if not self._is_head_sent:
+                self._send_piece(b"")
+
+            self._end(protocol.last(self._request_id, b""), hold=hold)
+
+    def _send_piece(self, piece: bytes) -> None:
+        request_id = self._request_id
+
+        if self._is_head_sent:
+            self._post([protocol.data(request_id, piece)])
+            return
+
+        self._is_head_sent = True
+        self._post([protocol.start(request_id, self._status, self._headers, piece)])
+
+    def _end(self, message: bytes, *, hold: bool) -> None:
+        self._is_complete = True
+
+        if hold:
+            self.held.append(message)
+        else:
+            self._post([message])
+
+
+def _check_part(data: object) -> None:
+    if type(data) is not bytes:
+        hint = ", encode it first" if isinstance(data, str) else ""
+        raise TypeError(
+            f"a part of a WSGI body is bytes, not {type(data).__name__}{hint}"
+        )
+
+
+def _parse_status(status: object) -> int:
+    """Return the number of a status line such as `200 OK`."""
+    if not isinstance(status, str):
+        raise TypeError(f"status is a str such as '200 OK', not {status!r}")
+
+    code, _, _ = status.partition(" ")
+
+    if not (len(code) == 3 and code.isascii() and code.isdigit() and code >= "200"):
+        raise ValueError(f"status is like '200 OK', from 200 to 999, not {status!r}")
+
+    return int(code)
+
+
+def _encode_headers(headers: object) -> list[tuple[bytes, bytes]]:
+    """Return the headers as bytes, without those of the connection."""
+    if not isinstance(headers, list | tuple):
+        raise TypeError(
+            f"headers are a list of (name, value) pairs, not {type(headers).__name__}"
+        )
+
+    encoded = []
+
+    for pair in cast("Sequence[Any]", headers):
+        try:
+            name, value = pair
+            pair = (name.encode("latin-1"), value.encode("latin-1"))
+        except UnicodeEncodeError as exc:
+            raise ValueError(f"a header is Latin-1 text: {exc}") from None
+        except (TypeError, ValueError, AttributeError):
+            raise TypeError(
+                f"a header is a (name, value) pair of str, not {pair!r}"
+            ) from None
+
+        if name.lower() not in _HOP_BY_HOP:
+            encoded.append(pair)
+
+    return encoded
