@@ -157,7 +157,7 @@ table() ->
         },
         {
             {worker_class_unsupported, #{worker_class => wsgi}},
-            <<"applications of the class wsgi are not supported">>
+            <<"the application does not have the interface wsgi that the option worker_class names">>
         },
         {
             {worker_exited, #{worker_id => 2, status => 139}},

@@ -165,22 +165,26 @@ def test_not_callable(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "worker_class", "is_loaded"),
+    ("text", "worker_class", "loaded"),
     [
-        ("async def app(scope, receive, send): pass", "auto", True),
-        ("async def app(scope, receive, send): pass", "asgi", True),
-        ("async def app(scope, receive, send): pass", "wsgi", False),
-        ("def app(environ, start_response): pass", "auto", False),
-        ("def app(environ, start_response): pass", "wsgi", False),
+        ("async def app(scope, receive, send): pass", "auto", "asgi"),
+        ("async def app(scope, receive, send): pass", "asgi", "asgi"),
+        ("async def app(scope, receive, send): pass", "wsgi", None),
+        ("def app(environ, start_response): pass", "auto", "wsgi"),
+        ("def app(environ, start_response): pass", "wsgi", "wsgi"),
+        # What the user says counts: there may be a decorator that shows no arguments.
+        ("def app(*args): pass", "asgi", "asgi"),
+        ("def app(*args): pass", "wsgi", "wsgi"),
+        ("def app(scope): pass", "wsgi", "wsgi"),
     ],
 )
 def test_worker_class(
-    write: Write, text: str, worker_class: str, is_loaded: bool
+    write: Write, text: str, worker_class: str, loaded: str | None
 ) -> None:
     write("mod.py", text)
 
-    if is_loaded:
-        assert load_app("mod:app", worker_class).worker_class == "asgi"  # type: ignore[arg-type]  # one of them
+    if loaded:
+        assert load_app("mod:app", worker_class).worker_class == loaded  # type: ignore[arg-type]  # one of them
     else:
         error = failure("mod:app", worker_class)
         assert error.name == "worker_class_unsupported"

@@ -173,7 +173,7 @@ def test_auto_is_uvloop(start: Start) -> None:
             {"app": "number:app", "type": "int"},
         ),
         (
-            {"app": "wsgi:app"},
+            {"app": "wsgi:app", "worker_class": Atom("wsgi")},
             "worker_class_unsupported",
             {"worker_class": Atom("wsgi")},
         ),
@@ -194,7 +194,7 @@ def test_failed(
     (tmp_path / "broken.py").write_text("1 / 0")
     (tmp_path / "leaves.py").write_text("import sys\nsys.exit('no config')")
     (tmp_path / "number.py").write_text("app = 5")
-    (tmp_path / "wsgi.py").write_text("def app(environ, start_response): pass")
+    (tmp_path / "wsgi.py").write_text("async def app(scope, receive, send): pass")
     got, got_facts = start(cwd=tmp_path, **settings).wait_failed()
     assert got == name
 

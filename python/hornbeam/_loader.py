@@ -11,10 +11,11 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType, TracebackType
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from hornbeam._asgi import AsgiApp, Receive, Scope, Send
 from hornbeam._settings import WorkerClass
+from hornbeam._wsgi import WsgiApp
 
 __all__ = ("LoadError", "LoadedApp", "enter_directory", "extend_path", "load_app")
 
@@ -46,8 +47,8 @@ class LoadError(Exception):
 class LoadedApp:
     """An application that is ready to be called."""
 
-    call: AsgiApp
-    worker_class: Literal["asgi"]
+    call: AsgiApp | WsgiApp
+    worker_class: Literal["asgi", "wsgi"]
 
 
 # Where modules come from.
@@ -99,8 +100,13 @@ def load_app(name: str, worker_class: WorkerClass) -> LoadedApp:
 
     interface = detect_interface(app)
 
-    if worker_class == "wsgi" or (worker_class == "auto" and interface == "wsgi"):
+    # Looks can deceive, so that what the user says counts; but what is called with a
+    # coroutine in return is no WSGI.
+    if worker_class == "wsgi" and interface == "asgi3":
         raise LoadError("worker_class_unsupported", {"worker_class": "wsgi"})
+
+    if worker_class == "wsgi" or (worker_class == "auto" and interface == "wsgi"):
+        return LoadedApp(call=cast("WsgiApp", app), worker_class="wsgi")
 
     return LoadedApp(
         call=app if interface == "asgi3" else _single_callable(app), worker_class="asgi"

@@ -32,7 +32,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from threading import get_ident
 from typing import Final, NoReturn, Protocol
@@ -216,6 +216,13 @@ class Pipes:
             self._transmit(encoded)
         except ReentrantCall:
             self._send_later(encoded)
+
+    def send_all(self, messages: Sequence[bytes]) -> None:
+        """Send messages at once, as one packet; from a thread, not the event loop's."""
+        *others, last = messages
+        # The list's own operations are atomic.
+        self._writer.outbox.extend(others)
+        self.send(last)
 
     def _transmit(self, encoded: bytes) -> None:
         """Send at the end of this turn of the event loop, from elsewhere at once."""

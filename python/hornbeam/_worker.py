@@ -31,6 +31,8 @@ from hornbeam._session import Session
 from hornbeam._settings import Settings
 from hornbeam._terms import Atom
 from hornbeam._websocket import WebSocketSession
+from hornbeam._wsgi import WsgiApp, WsgiSession
+from hornbeam._wsgi_host import WsgiHost
 
 __all__ = ("main",)
 
@@ -112,7 +114,9 @@ class _Worker:
         self._settings = settings
         self._bridge = bridge
         self._scopes = ScopeFactory(settings.root_path)
-        self._sessions: dict[int, Session] = {}
+        self._sessions: dict[int, Session | WsgiSession] = {}
+        # There if the application is a WSGI one.
+        self._wsgi: WsgiHost | None = None
         self._lifespan: Lifespan | None = None
         self._is_output_expected = False
         self._held_timer: Timer | None = None
@@ -152,8 +156,18 @@ class _Worker:
         except LoadError as exc:
             _fail(self._channel, exc.name, _as_atoms(exc.facts))
 
-        self.app = loaded.call
-        lifespan = await self._start_lifespan()
+        if loaded.worker_class == "wsgi":
+            lifespan = "off"
+            self._wsgi = WsgiHost(
+                cast("WsgiApp", loaded.call),
+                self._settings,
+                self._channel.send_all,
+                self._forget_from_thread,
+            )
+        else:
+            self.app = cast("AsgiApp", loaded.call)
+            lifespan = await self._start_lifespan()
+
         self.post(protocol.ready(self._describe(loaded.worker_class, lifespan)))
         await self._shutdown_asked.wait()
         await self._end_requests()
@@ -241,6 +255,10 @@ class _Worker:
         self._idle = self.runtime.create_waiter()
         timer = None
 
+        # Once more: a thread that ends the last one meanwhile did not see the waiter.
+        if not self._sessions:
+            return
+
         if timeout_s is not None:
             timer = self.runtime.call_later(timeout_s, self._idle.set)
 
@@ -295,7 +313,7 @@ class _Worker:
     def _send_held_starts(self) -> None:
         self._held_timer = None
 
-        for session in self._sessions.values():
+        for session in list(self._sessions.values()):
             session.send_held_start()
 
     def forget(self, request_id: int) -> None:
@@ -304,6 +322,13 @@ class _Worker:
 
         if self._idle is not None and not self._sessions:
             self._idle.set()
+
+    def _forget_from_thread(self, request_id: int) -> None:
+        del self._sessions[request_id]
+        idle = self._idle
+
+        if idle is not None and not self._sessions:
+            self.runtime.call_soon_threadsafe(idle.set)
 
     # Messages of the node. Late ones, for requests that are over, are dropped.
 
@@ -321,6 +346,12 @@ class _Worker:
         ):
             protocol.check_message(message)
             raise AssertionError("check_message() takes what is not of these types")
+
+        if self._wsgi is not None:
+            thread = self._wsgi.make_session(request_id, fields, body, more)
+            self._sessions[request_id] = thread
+            thread.start()
+            return
 
         scope = self._scopes.make(fields)
         session = HttpSession(self, request_id, scope, body, more)

@@ -237,7 +237,6 @@ defaults() ->
 -spec unsupported() -> [atom() | {atom(), [term()]}].
 unsupported() ->
     [
-        {worker_class, [wsgi]},
         max_requests,
         max_requests_jitter,
         max_memory,

@@ -98,7 +98,8 @@ sentence(venv_not_found, Facts) ->
         [fact(python, Facts), " is not there, or is not executable"]
     ];
 sentence(worker_class_unsupported, Facts) ->
-    ["applications of the class ", fact(worker_class, Facts), " are not supported"];
+    ["the application does not have the interface ", fact(worker_class, Facts),
+     " that the option worker_class names"];
 sentence(worker_exited, Facts) ->
     [
         ["worker ", fact(worker_id, Facts), " exited with status ", fact(status, Facts)],
