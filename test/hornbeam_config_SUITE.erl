@@ -83,7 +83,7 @@ defaults_are_those_of_the_reference(_) ->
             max_header_size := 16384,
             max_headers := 100,
             max_connections := 16384,
-            max_concurrency := 1000,
+            max_concurrency := auto,
             max_queue := 1024,
             queue_timeout := 5000,
             max_requests := infinity,

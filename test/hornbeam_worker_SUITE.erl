@@ -504,7 +504,7 @@ start_only(Config, App, Options) ->
 start(Config, App, Options) ->
     Worker = #{pid := Pid} = start_only(Config, App, Options),
     receive
-        {'$gen_cast', {worker_ready, 1, Pid, Writer}} ->
+        {'$gen_cast', {worker_ready, 1, Pid, Writer, _WorkerClass}} ->
             {links, Links} = process_info(Pid, links),
             [Port] = [Port || Port <- Links, is_port(Port)],
             Worker#{writer => Writer, port => Port};

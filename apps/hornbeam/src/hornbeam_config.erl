@@ -77,8 +77,8 @@
     %% Headers of a request. Default 100.
     max_connections := pos_integer() | infinity,
     %% Open connections. Default 16384.
-    max_concurrency := pos_integer(),
-    %% Requests in flight per worker. Default 1000.
+    max_concurrency := pos_integer() | auto,
+    %% Requests in flight per worker. Default `auto': 1000 for ASGI, `threads' for WSGI.
     max_queue := non_neg_integer(),
     %% Requests that wait for a worker. Default 1024.
     queue_timeout := time_ms() | infinity,
@@ -197,7 +197,7 @@ defaults() ->
         max_header_size => 16384,
         max_headers => 100,
         max_connections => 16384,
-        max_concurrency => 1000,
+        max_concurrency => auto,
         max_queue => 1024,
         queue_timeout => 5000,
         max_requests => infinity,

@@ -47,6 +47,7 @@ check(max_request_line_size, Value) -> hornbeam_form:integer(Value, 64, 1048576)
 check(max_header_size, Value) -> hornbeam_form:integer(Value, 64, 1048576);
 check(max_headers, Value) -> hornbeam_form:integer(Value, 1, 10000);
 check(max_connections, Value) -> hornbeam_form:integer_or_infinity(Value, 1);
+check(max_concurrency, auto) -> {ok, auto};
 check(max_concurrency, Value) -> hornbeam_form:integer(Value, 1, 1000000);
 check(max_queue, Value) -> hornbeam_form:integer(Value, 0, 1000000);
 check(queue_timeout, Value) -> hornbeam_form:time_or_infinity(Value);

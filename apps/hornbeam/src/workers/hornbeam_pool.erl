@@ -27,7 +27,9 @@
 -export([release/2]).
 -export([release/3]).
 -export([worker_started/4]).
--export([worker_ready/4]).
+-export([worker_ready/5]).
+-export([replace/3]).
+-export([gathers_bodies/1]).
 -export([await_ready/1]).
 -export([stop_by/3]).
 -export([is_stopping/1]).
@@ -44,7 +46,7 @@
 -export([handle_info/2]).
 -export([terminate/2]).
 
--export_type([worker/0, turn/0, waiting/0]).
+-export_type([worker/0, turn/0, waiting/0, worker_class/0]).
 
 -record(worker, {
     pid :: pid(),
@@ -64,8 +66,11 @@
 -type turn() :: new | queued.
 %% Whether a request has just come, or was told by the pool that its turn has come.
 
+-type worker_class() :: asgi | wsgi | undefined.
+%% The interface of the application, which workers tell when they are ready.
+
 -record(slot, {
-    phase = starting :: starting | ready | backoff,
+    phase = starting :: starting | ready | backoff | draining,
     pid :: pid() | undefined,
     monitor :: reference() | undefined,
     routes :: hornbeam_routes:routes() | undefined,
@@ -76,7 +81,9 @@
     %% Ends in a row without having been up for ?STABLE_MS.
     failures = 0 :: non_neg_integer(),
     restarts = 0 :: non_neg_integer(),
-    last_reason :: term()
+    last_reason :: term(),
+    %% The worker that is to take over when it is ready.
+    successor :: #slot{} | undefined
 }).
 
 -record(state, {
@@ -86,6 +93,9 @@
     sup :: pid(),
     started_ms :: integer(),
     slots = #{} :: #{WorkerId :: pos_integer() => #slot{}},
+    %% Workers whose successor has taken over: they finish what they have.
+    draining = #{} :: #{Monitor :: reference() => {WorkerId :: pos_integer(), #slot{}}},
+    worker_class :: worker_class(),
     %% Number waiting, read by connections and workers without asking this process.
     waiting :: waiting(),
     queue = hornbeam_queue:new() :: hornbeam_queue:queue(hornbeam_routes:stream_key()),
@@ -104,6 +114,8 @@
 -define(TICK_MS, 50).
 %% A worker that was ready this long has not failed at its start.
 -define(STABLE_MS, 5000).
+%% Requests in flight per worker, where the option does not say.
+-define(ASGI_CONCURRENCY, 1000).
 -define(MIN_BACKOFF_MS, 100).
 -define(MAX_BACKOFF_MS, 30000).
 
@@ -129,7 +141,7 @@ start_link(Name, Config, Python) ->
 -spec pool_pid(atom()) -> pid() | undefined.
 pool_pid(Name) ->
     case ets:lookup(?TABLE, Name) of
-        [{_, Pid, _, _, _}] -> Pid;
+        [{_, Pid, _, _, _, _}] -> Pid;
         [] -> undefined
     end.
 
@@ -139,7 +151,7 @@ pool_pid(Name) ->
 -spec checkout(atom(), turn()) -> {ok, worker()} | full | down.
 checkout(Name, Turn) ->
     case ets:lookup(?TABLE, Name) of
-        [{_, _Pid, Workers, Max, Waiting}] ->
+        [{_, _Pid, Workers, Max, Waiting, _}] ->
             case Turn =:= queued orelse atomics:get(Waiting, ?WAITING) =< 0 of
                 true -> select(Workers, Max);
                 false -> full
@@ -155,7 +167,7 @@ checkout(Name, Turn) ->
     ok | full | down.
 enqueue(Name, StreamKey, ArrivalMs, Turn) ->
     case ets:lookup(?TABLE, Name) of
-        [{_, Pid, _, _, Waiting}] ->
+        [{_, Pid, _, _, Waiting, _}] ->
             case atomics:add_get(Waiting, ?WAITING, 1) > atomics:get(Waiting, ?MAX_WAITING) of
                 true when Turn =:= new ->
                     atomics:sub(Waiting, ?WAITING, 1),
@@ -200,9 +212,24 @@ worker_started(Pool, WorkerId, Worker, OsPid) ->
     gen_server:cast(Pool, {worker_started, WorkerId, Worker, OsPid}).
 
 %% @doc Told by a worker when it can take requests.
--spec worker_ready(pid(), pos_integer(), pid(), pid()) -> ok.
-worker_ready(Pool, WorkerId, Worker, Writer) ->
-    gen_server:cast(Pool, {worker_ready, WorkerId, Worker, Writer}).
+-spec worker_ready(pid(), pos_integer(), pid(), pid(), worker_class()) -> ok.
+worker_ready(Pool, WorkerId, Worker, Writer, WorkerClass) ->
+    gen_server:cast(Pool, {worker_ready, WorkerId, Worker, Writer, WorkerClass}).
+
+%% @doc Start a successor for a worker, which serves on until that is ready, and then ends when it
+%% has finished what it has. Nothing happens when it is being replaced already.
+-spec replace(pid(), pos_integer(), pid()) -> ok.
+replace(Pool, WorkerId, Worker) ->
+    gen_server:cast(Pool, {replace, WorkerId, Worker}).
+
+%% @doc Whether small bodies are to be complete before a request is dispatched: an application that
+%% reads them with a thread of its own should not have it wait for a slow client.
+-spec gathers_bodies(atom()) -> boolean().
+gathers_bodies(Name) ->
+    case ets:lookup(?TABLE, Name) of
+        [{_, _, _, _, _, WorkerClass}] -> WorkerClass =:= wsgi;
+        [] -> false
+    end.
 
 %% @doc Wait until all workers have been ready once, or one has failed before that.
 %% No timeout: each worker bounds its own start and then ends, which is an answer too.
@@ -216,7 +243,7 @@ await_ready(Pool) ->
 -spec stop_by(atom(), pid() | undefined, DeadlineMs :: integer()) -> ok.
 stop_by(Name, Pool, DeadlineMs) ->
     case ets:lookup(?TABLE, Name) of
-        [{_, Pool, Workers, _, Waiting}] ->
+        [{_, Pool, Workers, _, Waiting, _}] ->
             %% In this order: one that is accepted now finds the mark, or is told.
             ok = atomics:put(Waiting, ?STOP_BY_MS, DeadlineMs),
             [hornbeam_routes:tell_going_away(Routes) || #worker{routes = Routes} <- Workers],
@@ -230,7 +257,7 @@ stop_by(Name, Pool, DeadlineMs) ->
 -spec is_stopping(atom()) -> boolean().
 is_stopping(Name) ->
     case ets:lookup(?TABLE, Name) of
-        [{_, _, _, _, Waiting}] -> atomics:get(Waiting, ?STOP_BY_MS) =/= 0;
+        [{_, _, _, _, Waiting, _}] -> atomics:get(Waiting, ?STOP_BY_MS) =/= 0;
         [] -> true
     end.
 
@@ -267,27 +294,38 @@ handle_call(await_ready, _From, State = #state{outcome = ready}) ->
     {reply, ok, State};
 handle_call(await_ready, _From, State = #state{outcome = Error}) ->
     {reply, Error, State};
-handle_call(info, _From, State = #state{slots = Slots, queue = Queue}) ->
+handle_call(info, _From, State = #state{slots = Slots, draining = Draining, queue = Queue}) ->
     Info = #{queue => hornbeam_queue:size(Queue),
              uptime_ms => erlang:monotonic_time(millisecond) - State#state.started_ms,
              options => hornbeam_config:mask(State#state.config)},
-    {reply, {lists:sort(maps:to_list(Slots)), Info}, State}.
+    {reply, {lists:sort(maps:to_list(Slots) ++ maps:values(Draining)), Info}, State}.
 
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
 handle_cast({worker_started, WorkerId, Pid, OsPid}, State = #state{slots = Slots}) ->
     case Slots of
         #{WorkerId := Slot = #slot{pid = Pid}} ->
             {noreply, State#state{slots = Slots#{WorkerId := Slot#slot{os_pid = OsPid}}}};
+        #{WorkerId := Slot = #slot{successor = Next = #slot{pid = Pid}}} ->
+            Started = Slot#slot{successor = Next#slot{os_pid = OsPid}},
+            {noreply, State#state{slots = Slots#{WorkerId := Started}}};
         #{} ->
             {noreply, State}
     end;
-handle_cast({worker_ready, WorkerId, Pid, Writer}, State = #state{slots = Slots}) ->
+handle_cast({worker_ready, WorkerId, Pid, Writer, WorkerClass}, State0) ->
+    #state{slots = Slots} = State0,
+    State = State0#state{worker_class = WorkerClass},
     case Slots of
         #{WorkerId := Slot = #slot{pid = Pid}} ->
-            Ready = Slot#slot{phase = ready, writer = Writer,
-                              ready_ms = erlang:monotonic_time(millisecond)},
-            ?LOG_INFO(#{what => worker_ready, worker_id => WorkerId}),
-            {noreply, wake(settle(publish(State#state{slots = Slots#{WorkerId := Ready}})))};
+            {noreply, worker_ready(WorkerId, Slot, Writer, State)};
+        #{WorkerId := Slot = #slot{successor = Next = #slot{pid = Pid}}} ->
+            {noreply, drain(WorkerId, Slot, worker_ready(WorkerId, Next, Writer, State))};
+        #{} ->
+            {noreply, State0}
+    end;
+handle_cast({replace, WorkerId, Pid}, State = #state{slots = Slots}) ->
+    case Slots of
+        #{WorkerId := Slot = #slot{phase = ready, pid = Pid, successor = undefined}} ->
+            {noreply, start_successor(WorkerId, Slot, State)};
         #{} ->
             {noreply, State}
     end;
@@ -307,10 +345,24 @@ handle_cast(released, State) ->
 
 -spec handle_info(term(), #state{}) -> {noreply, #state{}}.
 handle_info({{worker_down, WorkerId}, Monitor, process, _Pid, Reason}, State) ->
-    #state{slots = #{WorkerId := Slot = #slot{monitor = Monitor}}} = State,
-    {noreply, worker_down(WorkerId, Slot, Reason, State)};
+    case State of
+        #state{slots = #{WorkerId := Slot = #slot{monitor = Monitor}}} ->
+            {noreply, worker_down(WorkerId, Slot, Reason, State)};
+        #state{slots = #{WorkerId := Slot = #slot{successor = #slot{monitor = Monitor}}}} ->
+            {noreply, successor_down(WorkerId, Slot, Reason, State)};
+        #state{draining = Draining = #{Monitor := {_, Slot}}} ->
+            log_drained(WorkerId, Reason),
+            release_slot(Slot, Reason),
+            {noreply, State#state{draining = maps:remove(Monitor, Draining)}}
+    end;
 handle_info({timeout, _, {restart, WorkerId}}, State) ->
     {noreply, start_worker(WorkerId, State)};
+handle_info({timeout, _, {stop_drained, Monitor}}, State = #state{draining = Draining}) ->
+    case Draining of
+        #{Monitor := {_, Slot}} -> stop_drained(Slot, State);
+        #{} -> ok
+    end,
+    {noreply, State};
 handle_info({timeout, Tick, tick}, State0 = #state{tick = Tick}) ->
     State = expire_queue(State0#state{tick = undefined}),
     {noreply, wake(ensure_tick(State))};
@@ -323,10 +375,12 @@ handle_info(Message, State) ->
 -spec terminate(term(), #state{}) -> ok.
 terminate(_Reason, State = #state{name = Name, slots = Slots, sup = Sup}) ->
     %% Only this pool's own: if the server's supervisor was killed, a successor may be there already.
-    true = ets:match_delete(?TABLE, {Name, self(), '_', '_', '_'}),
+    true = ets:match_delete(?TABLE, {Name, self(), '_', '_', '_', '_'}),
     true = ets:delete_object(?TABLE, {{workers_sup, Name}, Sup}),
     TimeoutMs = stop_ms(State),
-    Running = [Slot || Slot = #slot{pid = Pid} <- maps:values(Slots), is_pid(Pid)],
+    Known = maps:values(Slots) ++ [Slot || {_, Slot} <- maps:values(State#state.draining)]
+        ++ [Next || #slot{successor = Next = #slot{}} <- maps:values(Slots)],
+    Running = [Slot || Slot = #slot{pid = Pid} <- Known, is_pid(Pid)],
     _ = [hornbeam_worker:stop(Pid, TimeoutMs) || #slot{pid = Pid} <- Running],
     lists:foreach(fun await_down/1, Running).
 
@@ -369,17 +423,33 @@ least_loaded([], Best, _) ->
     Best.
 
 publish(State = #state{name = Name, slots = Slots, config = Config, waiting = Waiting}) ->
-    #{max_concurrency := Max} = Config,
+    #state{worker_class = WorkerClass} = State,
     Workers = [#worker{pid = Pid, writer = Writer, routes = Routes, load = Load}
                || #slot{phase = ready, pid = Pid, writer = Writer, routes = Routes, load = Load}
                   <- maps:values(Slots)],
-    true = ets:insert(?TABLE, {Name, self(), Workers, Max, Waiting}),
+    Max = max_concurrency(Config, WorkerClass),
+    true = ets:insert(?TABLE, {Name, self(), Workers, Max, Waiting, WorkerClass}),
     State.
+
+%% A request of a WSGI application takes a thread.
+max_concurrency(#{max_concurrency := auto, threads := Threads}, wsgi) -> Threads;
+max_concurrency(#{max_concurrency := auto}, _) -> ?ASGI_CONCURRENCY;
+max_concurrency(#{max_concurrency := Max}, _) -> Max.
 
 %%% Workers
 
-start_worker(WorkerId, State = #state{slots = Slots, sup = Sup}) ->
+start_worker(WorkerId, State = #state{slots = Slots}) ->
     Slot = maps:get(WorkerId, Slots, #slot{}),
+    case start_process(WorkerId, State) of
+        {ok, #slot{pid = Pid, monitor = Monitor, routes = Routes, load = Load}} ->
+            Started = Slot#slot{phase = starting, pid = Pid, monitor = Monitor, routes = Routes,
+                                load = Load},
+            State#state{slots = Slots#{WorkerId => Started}};
+        {error, Reason} ->
+            restart_later(WorkerId, Slot, Reason, State)
+    end.
+
+start_process(WorkerId, State = #state{sup = Sup}) ->
     Routes = hornbeam_routes:new(),
     Load = hornbeam_load:new(),
     Args = #{pool => self(), server => State#state.name, worker_id => WorkerId,
@@ -388,19 +458,74 @@ start_worker(WorkerId, State = #state{slots = Slots, sup = Sup}) ->
     case hornbeam_workers_sup:start_worker(Sup, Args) of
         {ok, Pid} ->
             Monitor = monitor(process, Pid, [{tag, {worker_down, WorkerId}}]),
-            Started = Slot#slot{phase = starting, pid = Pid, monitor = Monitor, routes = Routes,
-                                load = Load},
-            State#state{slots = Slots#{WorkerId => Started}};
+            {ok, #slot{pid = Pid, monitor = Monitor, routes = Routes, load = Load}};
         {error, Reason} ->
             hornbeam_routes:delete(Routes),
-            restart_later(WorkerId, Slot, Reason, State)
+            {error, Reason}
     end.
 
-worker_down(WorkerId, Slot, Reason, State0 = #state{slots = Slots}) ->
-    #slot{routes = Routes, load = Load} = Slot,
+worker_ready(WorkerId, Slot, Writer, State = #state{slots = Slots}) ->
+    Ready = Slot#slot{phase = ready, writer = Writer, ready_ms = erlang:monotonic_time(millisecond)},
+    ?LOG_INFO(#{what => worker_ready, worker_id => WorkerId}),
+    wake(settle(publish(State#state{slots = Slots#{WorkerId := Ready}}))).
+
+%%% Replacement
+
+start_successor(WorkerId, Slot, State = #state{slots = Slots}) ->
+    case start_process(WorkerId, State) of
+        {ok, Next} ->
+            State#state{slots = Slots#{WorkerId := Slot#slot{successor = Next}}};
+        {error, Reason} ->
+            log_successor_down(WorkerId, Reason),
+            State
+    end.
+
+%% The successor has the slot already.
+drain(WorkerId, Slot, State = #state{draining = Draining}) ->
+    #slot{monitor = Monitor, load = Load, restarts = Restarts} = Slot,
+    #state{slots = Slots = #{WorkerId := Next}} = State,
     hornbeam_load:close(Load),
-    end_os_process(Slot, Reason),
+    _ = erlang:start_timer(?TICK_MS, self(), {stop_drained, Monitor}),
+    Left = Slot#slot{phase = draining, successor = undefined},
+    State#state{slots = Slots#{WorkerId := Next#slot{restarts = Restarts + 1}},
+                draining = Draining#{Monitor => {WorkerId, Left}}}.
+
+%% It is told to end when whoever has a place there has sent its request.
+stop_drained(Slot = #slot{pid = Pid, load = Load, routes = Routes}, State) ->
+    #state{config = #{shutdown_timeout := TimeoutMs}} = State,
+    case hornbeam_load:in_flight(Load) =:= hornbeam_routes:size(Routes) of
+        true ->
+            hornbeam_worker:stop(Pid, TimeoutMs);
+        false ->
+            _ = erlang:start_timer(?TICK_MS, self(), {stop_drained, Slot#slot.monitor}),
+            ok
+    end.
+
+%% The worker itself serves on. It is for whoever wanted it replaced to want it again.
+successor_down(WorkerId, Slot = #slot{successor = Next}, Reason, State = #state{slots = Slots}) ->
+    log_successor_down(WorkerId, Reason),
+    release_slot(Next, Reason),
+    State#state{slots = Slots#{WorkerId := Slot#slot{successor = undefined}}}.
+
+%% Its successor, if it has one, has not come into its place yet: it does now.
+worker_down(WorkerId, Slot = #slot{successor = Next = #slot{}}, Reason, State0) ->
+    #state{slots = Slots} = State0,
+    hornbeam_load:close(Slot#slot.load),
+    #slot{restarts = Restarts} = Slot,
+    Moved = Next#slot{restarts = Restarts + 1, last_reason = Reason},
+    State = publish(State0#state{slots = Slots#{WorkerId := Moved}}),
+    log_down(WorkerId, Reason, 0),
+    release_slot(Slot, Reason),
+    State;
+worker_down(WorkerId, Slot, Reason, State0 = #state{slots = Slots}) ->
+    hornbeam_load:close(Slot#slot.load),
     State = publish(State0#state{slots = maps:remove(WorkerId, Slots)}),
+    release_slot(Slot, Reason),
+    restart_later(WorkerId, Slot, Reason, State).
+
+%% After the worker is no longer published.
+release_slot(Slot = #slot{routes = Routes}, Reason) ->
+    end_os_process(Slot, Reason),
     %% Whoever inserts a route from now on sees that the process is dead (see hornbeam_stream).
     Word = case Reason of
         {shutdown, stopped} -> worker_replaced;
@@ -408,8 +533,7 @@ worker_down(WorkerId, Slot, Reason, State0 = #state{slots = Slots}) ->
     end,
     _ = [Pid ! {{Pid, StreamId}, {Word, Id}}
          || {Id, {Pid, StreamId}} <- hornbeam_routes:take_all(Routes)],
-    hornbeam_routes:delete(Routes),
-    restart_later(WorkerId, Slot, Reason, State).
+    hornbeam_routes:delete(Routes).
 
 %% A worker that was killed could not do that itself.
 end_os_process(#slot{os_pid = OsPid}, killed) when is_integer(OsPid) -> hornbeam_worker:kill(OsPid);
@@ -447,6 +571,12 @@ backoff_ms(Failures) ->
 log_down(WorkerId, Reason, DelayMs) ->
     ?LOG_ERROR(#{what => worker_down, worker_id => WorkerId, reason => reason_text(Reason),
                  restart_in_ms => DelayMs}).
+
+log_successor_down(WorkerId, Reason) ->
+    ?LOG_ERROR(#{what => successor_down, worker_id => WorkerId, reason => reason_text(Reason)}).
+
+log_drained(WorkerId, Reason) ->
+    ?LOG_INFO(#{what => worker_drained, worker_id => WorkerId, reason => reason_text(Reason)}).
 
 reason_text(Reason) ->
     unicode:characters_to_binary(reason_chars(Reason)).
@@ -524,7 +654,8 @@ wake(Places, State = #state{queue = Queue0, waiting = Waiting}) ->
             wake(Places - Taken, State#state{queue = Queue})
     end.
 
-free_places(#state{slots = Slots, config = #{max_concurrency := Max}}) ->
+free_places(#state{slots = Slots, config = Config, worker_class = WorkerClass}) ->
+    Max = max_concurrency(Config, WorkerClass),
     lists:sum([max(0, Max - hornbeam_load:in_flight(Load))
                || #slot{phase = ready, load = Load} <- maps:values(Slots),
                   hornbeam_load:is_open(Load)]).

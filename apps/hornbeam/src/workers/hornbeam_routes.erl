@@ -17,6 +17,7 @@
 -export([new/0]).
 -export([delete/1]).
 -export([insert/4]).
+-export([size/1]).
 -export([remove/2]).
 -export([detach/2]).
 -export([deliver/2]).
@@ -51,6 +52,11 @@ insert(Routes, Id, {Pid, StreamId}, NowMs) ->
     try ets:insert(Routes, {Id, Pid, StreamId, NowMs})
     catch error:badarg -> false
     end.
+
+%% @doc How many requests are in flight.
+-spec size(routes()) -> non_neg_integer().
+size(Routes) ->
+    ets:info(Routes, size).
 
 %% @doc The request is over for the worker; `false' when it was not known.
 -spec remove(routes(), hornbeam_protocol:request_id()) -> boolean().

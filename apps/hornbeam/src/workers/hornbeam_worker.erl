@@ -325,7 +325,8 @@ handle_message({log, Level, Report}, State) ->
 handle_message({ready, Facts}, State = #state{phase = starting, args = Args}) ->
     #{pool := Pool, worker_id := WorkerId, load := Load} = Args,
     hornbeam_load:open(Load),
-    hornbeam_pool:worker_ready(Pool, WorkerId, self(), State#state.writer),
+    hornbeam_pool:worker_ready(Pool, WorkerId, self(), State#state.writer,
+                               maps:get(worker_class, Facts, undefined)),
     start_heartbeat(State),
     {ok, State#state{phase = ready, facts = Facts}};
 handle_message({failed, Name, Facts}, #state{phase = starting}) ->
@@ -447,7 +448,20 @@ expire_requests(NowMs, State = #state{args = #{routes := Routes, config := Confi
     case Config of
         #{timeout := infinity} -> ok;
         #{timeout := TimeoutMs} ->
-            [send({cancel, Id}, State) || Id <- hornbeam_routes:expire(Routes, NowMs - TimeoutMs)],
+            cancel(hornbeam_routes:expire(Routes, NowMs - TimeoutMs), State)
+    end.
+
+cancel([], _) ->
+    ok;
+cancel(Ids, State = #state{facts = Facts, args = Args}) ->
+    lists:foreach(fun(Id) -> send({cancel, Id}, State) end, Ids),
+    case Facts of
+        %% A thread cannot be ended from outside: its process is.
+        #{worker_class := wsgi} ->
+            #{pool := Pool, worker_id := WorkerId} = Args,
+            ?LOG_WARNING(#{what => worker_replaced_after_timeout, request_ids => Ids}),
+            hornbeam_pool:replace(Pool, WorkerId, self());
+        #{} ->
             ok
     end.
 
