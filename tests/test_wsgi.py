@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 import contextvars
+import gzip
+import io
+import random
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from wsgiref.validate import validator
 
@@ -471,8 +476,6 @@ def test_head_has_the_length_of_what_is_not_sent() -> None:
 
 
 def test_error_page_in_place_of_the_response() -> None:
-    import sys
-
     def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
         start_response("200 OK", TEXT)
 
@@ -488,8 +491,6 @@ def test_error_page_in_place_of_the_response() -> None:
 
 
 def test_error_page_too_late_raises_the_error() -> None:
-    import sys
-
     def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
         start_response("200 OK", TEXT)
         yield b"x"
@@ -703,8 +704,6 @@ def test_errors_flush_and_bound() -> None:
 
 
 def test_file_wrapper() -> None:
-    import io
-
     file = io.BytesIO(b"abcde")
     wrapper = FileWrapper(file, 2)
     assert list(wrapper) == [b"ab", b"cd", b"e"]
@@ -727,3 +726,106 @@ def iter_file() -> Any:
 def test_order_and_length_errors_are_what_they_say() -> None:
     assert issubclass(WsgiOrderError, RuntimeError)
     assert issubclass(ContentLengthMismatch, RuntimeError)
+
+
+# Files.
+
+
+def file_app(
+    path: str, offset: int = 0, headers: Sequence[tuple[str, str]] = ()
+) -> Callable[..., Any]:
+    def app(environ: Environ, start_response: StartResponse) -> FileWrapper:
+        start_response("200 OK", list(headers))
+        file = open(path, "rb")  # the wrapper closes it
+        file.seek(offset)
+        return FileWrapper(file)
+
+    return app
+
+
+def test_large_file_is_sent_by_the_node(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(b"x" * 5000)
+    wanted = Exchange(file_app(str(path), 100), validate=False).start()
+    wanted.wait_for(lambda sent: sent)
+    assert wanted.sent == [("file", (200, []), str(path).encode(), 100, None)]
+    wanted.session.handle_opened()
+    assert len(wanted.finish()) == 1
+
+
+def test_length_of_a_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(b"x" * 5000)
+    app = file_app(str(path), headers=[("Content-Length", "5000")])
+    wanted = Exchange(app, validate=False).start()
+    wanted.wait_for(lambda sent: sent)
+    assert wanted.sent[0][4] == 5000
+    wanted.session.handle_opened()
+    wanted.finish()
+
+
+def test_file_that_the_node_refuses_goes_as_parts(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(b"x" * 1001)
+    wanted = Exchange(file_app(str(path)), validate=False).start()
+    wanted.wait_for(lambda sent: sent)
+    wanted.session.handle_refused("eacces", 0)
+    wanted.wait_for(lambda sent: len(sent) > 1)
+    wanted.session.acknowledge(1000)
+    wanted.finish()
+    assert wanted.body == b"x" * 1001
+
+
+def test_client_that_leaves_while_the_node_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(b"x" * 5000)
+    wanted = Exchange(file_app(str(path)), validate=False).start()
+    wanted.wait_for(lambda sent: sent)
+    wanted.session.disconnect()
+    assert [m[0] for m in wanted.finish()] == ["file", "log"]
+
+
+def small(folder: Path) -> Any:
+    (folder / "small").write_bytes(b"x" * 10)
+    return open(folder / "small", "rb")
+
+
+def deleted(folder: Path) -> Any:
+    (folder / "gone").write_bytes(b"x" * 900)
+    file = open(folder / "gone", "rb")
+    (folder / "gone").unlink()
+    return file
+
+
+def replaced(folder: Path) -> Any:
+    file = deleted(folder)
+    (folder / "gone").write_bytes(b"y" * 5000)
+    return file
+
+
+def compressed(folder: Path) -> Any:
+    with gzip.open(folder / "x.gz", "wb") as packed:
+        packed.write(random.Random(1).randbytes(900))
+
+    return gzip.open(folder / "x.gz")
+
+
+def memory(folder: Path) -> Any:
+    return io.BytesIO(b"x" * 900)
+
+
+@pytest.mark.parametrize("make", [small, deleted, replaced, compressed, memory])
+def test_files_whose_bytes_are_sent_as_others(
+    make: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    file, again = make(tmp_path), make(tmp_path)
+
+    def app(environ: Environ, start_response: StartResponse) -> FileWrapper:
+        start_response("200 OK", TEXT)
+        return FileWrapper(file)
+
+    wanted = Exchange(app, validate=False)
+    wanted.start().finish()
+    assert wanted.body == again.read()
+    assert file.closed
+    again.close()

@@ -363,7 +363,7 @@ class _Worker:
         _, request_id, part, more = cast("tuple[Atom, int, bytes, bool]", message)
         session = self._sessions.get(request_id)
 
-        if isinstance(session, HttpSession):
+        if isinstance(session, HttpSession | WsgiSession):
             session.add_body(part, more)
         elif session is not None:
             raise ProtocolError("a body for a WebSocket", repr(message))

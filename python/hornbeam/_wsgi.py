@@ -21,7 +21,7 @@ from hornbeam import _protocol as protocol
 from hornbeam._asgi import ClientDisconnected
 from hornbeam._failure import format_error, is_disconnect
 from hornbeam._protocol import LogLevel
-from hornbeam._wsgi_body import ErrorLog, RequestBody
+from hornbeam._wsgi_body import ErrorLog, FileWrapper, RequestBody
 from hornbeam._wsgi_environ import Environ, EnvironFactory
 from hornbeam._wsgi_response import ResponseWindow, WsgiResponse
 
@@ -130,6 +130,18 @@ class WsgiSession:
             self._body_changed.notify_all()
 
         self._window.close()
+        self._response.handle_refused()
+
+    def handle_opened(self) -> None:
+        """Note that the node has opened the file that it was asked to send."""
+        self._response.handle_opened()
+
+    def handle_refused(self, reason: str, size_bytes: int) -> None:
+        """Note that the node can't send the file: its bytes go as others do."""
+        self._response.handle_refused()
+
+    def go_away(self) -> None:
+        """Nothing: a request has `shutdown_timeout` to end."""
 
     def cancel(self) -> None:
         """Note that the client has its answer already."""
@@ -176,6 +188,9 @@ class WsgiSession:
         close = getattr(result, "close", None)
 
         try:
+            if isinstance(result, FileWrapper) and self._send_file(result):
+                return
+
             if isinstance(result, list | tuple):
                 response.finish(result, hold=close is None)
             else:
@@ -186,6 +201,15 @@ class WsgiSession:
         finally:
             if close is not None:
                 self._close(close)
+
+    def _send_file(self, wrapper: FileWrapper) -> bool:
+        """Have the node send a file that is worth it; say whether it does."""
+        located = wrapper.locate()
+
+        if located is None or located[2] <= self._host.window_bytes:
+            return False
+
+        return self._response.offer_file(*located)
 
     def _close(self, close: Callable[[], object]) -> None:
         try:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol, TypeAlias, cast
 
@@ -115,6 +117,31 @@ class FileWrapper:
     def __iter__(self) -> Iterator[bytes]:
         while block := self.file.read(self.block_bytes):
             yield block
+
+    def locate(self) -> tuple[str, int, int] | None:
+        """Tell where the rest of the file lies, if the node can read it there.
+
+        Returns:
+            Its path, the offset and how many bytes follow; None if it is no regular
+            file, or no longer the one of its name.
+        """
+        try:
+            path = os.path.abspath(os.fsdecode(self.file.name))  # type: ignore[attr-defined]  # real files have it
+            opened = os.fstat(self.file.fileno())  # type: ignore[attr-defined]  # so
+            named = os.stat(path)
+            offset = self.file.tell()  # type: ignore[attr-defined]  # so
+        except (AttributeError, OSError, TypeError, ValueError):
+            return None
+
+        # It may be a pipe, renamed, deleted, or compressed: what is read is then not
+        # what lies there.
+        if not stat.S_ISREG(opened.st_mode) or not os.path.samestat(opened, named):
+            return None
+
+        if not isinstance(self.file, io.BufferedReader | io.FileIO):
+            return None
+
+        return path, offset, opened.st_size - offset
 
     def close(self) -> None:
         """Close the file."""

@@ -6,6 +6,7 @@ Used by the application's thread; only the window is shared with the event loop.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -120,8 +121,10 @@ class WsgiResponse:
     """
 
     __slots__ = (
+        "_file_answer",
         "_headers",
         "_is_complete",
+        "_is_file_refused",
         "_is_head_request",
         "_is_head_sent",
         "_left_bytes",
@@ -154,6 +157,9 @@ class WsgiResponse:
         self._left_bytes: int | None = None
         self._is_head_sent = False
         self._is_complete = False
+        self._is_file_refused = False
+        # There while the node is asked.
+        self._file_answer: threading.Event | None = None
         self.held = []
 
     @property
@@ -259,6 +265,51 @@ class WsgiResponse:
             self._add_content_length(len(data))
 
         self._write(data, hold=hold, is_last=True)
+
+    def offer_file(self, path: str, offset: int, size: int) -> bool:
+        """Ask the node to send the rest of the body from a file; say whether it will.
+
+        Args:
+            path: absolute.
+            offset: where in the file.
+            size: how many bytes there are from there.
+        """
+        if not self._status or self._is_head_sent:
+            return False
+
+        if self._left_bytes not in (None, size):
+            return False
+
+        answer = self._file_answer = threading.Event()
+
+        # After that: whoever closes it answers.
+        if self._window.is_closed:
+            return False
+
+        head = (self._status, self._headers)
+        message = protocol.file(
+            self._request_id, head, os.fsencode(path), offset, self._left_bytes
+        )
+        self._post([message])
+        answer.wait()
+
+        if self._is_file_refused:
+            return False
+
+        self._is_head_sent = self._is_complete = True
+        return True
+
+    def handle_opened(self) -> None:
+        """Note that the node has opened the file; by the event loop."""
+        if self._file_answer is not None:
+            self._file_answer.set()
+
+    def handle_refused(self) -> None:
+        """Note that it can't be sent, or need not be; by the event loop."""
+        self._is_file_refused = True
+
+        if self._file_answer is not None:
+            self._file_answer.set()
 
     def give_up(self, status: int, text: bytes) -> None:
         """End a response that the application did not complete, as well as possible."""
