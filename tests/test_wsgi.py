@@ -68,7 +68,17 @@ class Exchange:
         self.is_forgotten = False
         self._thread: threading.Thread | None = None
         client, server = (b"127.0.0.1", 1), (b"127.0.0.1", 2)
-        fields = (method, b"http", b"1.1", b"/x", b"", headers, client, server)
+        fields: tuple[object, ...] = (
+            method,
+            b"http",
+            b"1.1",
+            b"/x",
+            b"",
+            headers,
+            client,
+            server,
+            {},
+        )
         self.session = WsgiSession(self, 1, fields, body, more)
 
     # The host.

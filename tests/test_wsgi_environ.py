@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hornbeam._protocol import ProtocolError
+from hornbeam._terms import Atom
 from hornbeam._wsgi_environ import Environ, EnvironFactory
 
 
@@ -22,6 +23,7 @@ def environ(root_path: str = "", **changes: Any) -> Environ:
         "headers": [],
         "client": (b"192.0.2.7", 4711),
         "server": (b"127.0.0.1", 8000),
+        "extra": {},
     }
     fields.update(changes)
     factory = EnvironFactory(root_path, {"wsgi.version": (1, 0)})
@@ -91,6 +93,11 @@ def test_root_path(
     assert (made["SCRIPT_NAME"], made["PATH_INFO"]) == (script_name, path_info)
 
 
+def test_root_path_of_the_request_counts() -> None:
+    made = environ("/api", raw_path=b"/shop/x", extra={Atom("root_path"): b"/shop"})
+    assert (made["SCRIPT_NAME"], made["PATH_INFO"]) == ("/shop", "/x")
+
+
 def test_headers() -> None:
     made = environ(
         headers=[
@@ -131,6 +138,7 @@ def test_names_of_many_clients_cost_no_memory() -> None:
                 [(b"x-%d" % number, b"")],
                 None,
                 (b"h", 80),
+                {},
             )
         )
 

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from hornbeam._protocol import ProtocolError
+from hornbeam._terms import Atom
 
 __all__ = ("Environ", "EnvironFactory")
 
@@ -16,6 +17,7 @@ __all__ = ("Environ", "EnvironFactory")
 Environ: TypeAlias = dict[str, Any]
 
 _MAX_CACHED_NAMES: Final = 1024
+_ROOT_PATH: Final = Atom("root_path")
 _DEFAULT_PORTS: Final = {b"https": "443"}
 _HOST: Final = re.compile(rb"(\[[^\]]*\]|[^:]*)(?::([0-9]+))?")
 
@@ -65,9 +67,11 @@ class EnvironFactory:
         headers: list[tuple[bytes, bytes]],
         client: tuple[bytes, int] | None,
         server: tuple[bytes, int | None] | None,
+        extra: Mapping[Atom, bytes],
     ) -> Environ:
         environ: Environ = dict(self._common)
-        script_name, path = self._split(raw_path)
+        root_path = extra.get(_ROOT_PATH, self._root_path)
+        script_name, path = _split(raw_path, root_path)
         target = raw_path + b"?" + query_string if query_string else raw_path
         # PEP 3333: text is Latin-1, whatever the bytes stand for.
         environ["REQUEST_METHOD"] = method.decode("latin-1")
@@ -80,19 +84,6 @@ class EnvironFactory:
         self._add_headers(environ, headers)
         _add_addresses(environ, client, server, scheme)
         return environ
-
-    def _split(self, raw_path: bytes) -> tuple[str, str]:
-        path = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
-        root_path = self._root_path
-
-        # `*` is no path: nothing is mounted above it.
-        if not root_path or raw_path == b"*":
-            return "", path.decode("latin-1")
-
-        if path == root_path or path.startswith(root_path + b"/"):
-            path = path[len(root_path) :]
-
-        return root_path.decode("latin-1"), path.decode("latin-1")
 
     def _add_headers(
         self, environ: Environ, headers: list[tuple[bytes, bytes]]
@@ -130,6 +121,20 @@ class EnvironFactory:
             self._names[name] = key
 
         return key
+
+
+def _split(raw_path: bytes, root_path: bytes) -> tuple[str, str]:
+    """Return SCRIPT_NAME and PATH_INFO."""
+    path = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
+
+    # `*` is no path: nothing is mounted above it.
+    if not root_path or raw_path == b"*":
+        return "", path.decode("latin-1")
+
+    if path == root_path or path.startswith(root_path + b"/"):
+        path = path[len(root_path) :]
+
+    return root_path.decode("latin-1"), path.decode("latin-1")
 
 
 def _add_addresses(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from wsgiref.validate import validator
@@ -61,7 +62,14 @@ def logs(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return hello(environ, start_response)
 
 
+def busy(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Never answer, as a thread can't be ended."""
+    while True:
+        time.sleep(0.01)
+
+
 ROUTES = {
+    "/busy": busy,
     "/environ": environ_of,
     "/echo": echo,
     "/count": count,

@@ -6,6 +6,7 @@
 %%
 %% <ul>
 %% <li>`parked': pipelined behind a request that is not over; starts when that one has ended.</li>
+%% <li>`gathering': a small body comes in before a worker is asked for, whose thread it would hold.</li>
 %% <li>`queued': no worker had a place; the pool says when to try again, or that time is up.</li>
 %% <li>`dispatched': a worker has it; no response yet.</li>
 %% <li>`started': the response has begun and goes on.</li>
@@ -75,7 +76,7 @@
 
 -record(stream, {
     id :: cowboy_stream:streamid(),
-    phase :: parked | queued | dispatched | started | skipping | over,
+    phase :: parked | gathering | queued | dispatched | started | skipping | over,
     server :: server(),
     connection :: hornbeam_connection:context(),
     method :: binary(),
@@ -126,6 +127,9 @@
 -define(CURRENT, hornbeam_current).
 -define(LAST_PARKED, hornbeam_last_parked).
 
+%% Of a body that is gathered.
+-define(MAX_GATHERED_BYTES, 65536).
+
 %% Pipelined requests that may wait behind the current one; a client that sends more is cut off.
 -define(MAX_PIPELINED, 64).
 %% How long the end of a request's stream may come behind its body.
@@ -172,7 +176,7 @@ data(_StreamId, IsFin, Data, Stream0) ->
                             flow = hornbeam_flow:received(byte_size(Data), Flow)},
     case Bytes > MaxBody of
         true -> fail(413, <<"the request body is too large">>, Stream);
-        false -> {[], forward(Data, Stream)}
+        false -> forward(Data, Stream)
     end.
 
 -spec info(cowboy_stream:streamid(), term(), state()) -> {cowboy_stream:commands(), state()}.
@@ -365,21 +369,30 @@ answer_here(Req, Opts, {Commands, Stream}) ->
     [Parent | _] = get('$ancestors'),
     hornbeam_takeover:takeover(Parent, Ref, Socket, Transport, Opts, <<>>, Start).
 
-admit_kind(Stream = #stream{version = Version}, Req) ->
+admit_kind(Stream, Req) ->
     case hornbeam_websocket:check(Req) of
         no_websocket ->
             admit(Stream, Req);
-        {ok, Handshake} ->
-            admit(Stream#stream{handshake = Handshake, close = Version =/= 'HTTP/2'}, Req);
-        {refuse, {Status, Why, Headers}} ->
-            refuse(Status, Why, Headers, Stream)
+        Handshake ->
+            #stream{server = #{name := Name}} = Stream,
+            admit_handshake(hornbeam_pool:worker_class(Name), Handshake, Stream, Req)
     end.
+
+%% A WSGI application has no WebSockets: it may answer without one, as it is asked by HTTP/1.
+admit_handshake(wsgi, _, Stream = #stream{version = 'HTTP/1.1'}, Req) ->
+    admit(Stream, Req);
+admit_handshake(wsgi, _, Stream, _Req) ->
+    refuse(501, <<"this application has no WebSockets">>, Stream);
+admit_handshake(_, {ok, Handshake}, Stream = #stream{version = Version}, Req) ->
+    admit(Stream#stream{handshake = Handshake, close = Version =/= 'HTTP/2'}, Req);
+admit_handshake(_, {refuse, {Status, Why, Headers}}, Stream, _Req) ->
+    refuse(Status, Why, Headers, Stream).
 
 admit(Stream0 = #stream{id = StreamId}, Req) ->
     Stream = Stream0#stream{scope = scope(Req, Stream0)},
     case Stream#stream.version =:= 'HTTP/2' orelse get(?CURRENT) of
         true ->
-            dispatch(new, Stream);
+            gather_or_dispatch(Stream);
         undefined ->
             put(?CURRENT, StreamId),
             dispatch_or_hand_over(Stream, Req);
@@ -401,7 +414,7 @@ dispatch_or_hand_over(Stream = #stream{handshake = Handshake}, _) when Handshake
 dispatch_or_hand_over(Stream = #stream{body_complete = false, body_length = undefined}, Req) ->
     hand_over(chunked, hornbeam_scope:takes_trailers(Req), Stream);
 dispatch_or_hand_over(Stream, _) ->
-    dispatch(new, Stream).
+    gather_or_dispatch(Stream).
 
 hand_over(Kind, TakesTrailers, Stream = #stream{id = StreamId, method = Method}) ->
     %% There is only this stream now.
@@ -447,7 +460,7 @@ unpark(Stream = #stream{id = StreamId, handshake = Handshake, version = Version}
         _ -> dispatch(new, Stream)
     end;
 unpark(Stream) ->
-    dispatch(new, Stream).
+    gather_or_dispatch(Stream).
 
 unpark_next(#stream{version = 'HTTP/2'}) ->
     ok;
@@ -469,6 +482,31 @@ unpark_next(#stream{id = StreamId}) ->
     end.
 
 %%% Dispatch
+
+gather_or_dispatch(Stream = #stream{body_complete = true}) ->
+    dispatch(new, Stream);
+gather_or_dispatch(Stream = #stream{server = #{name := Name}}) ->
+    case hornbeam_pool:gathers_bodies(Name) of
+        true -> gather(Stream#stream{phase = gathering});
+        false -> dispatch(new, Stream)
+    end.
+
+gather(Stream = #stream{body_complete = Complete, body_bytes = Bytes, server = Server}) ->
+    #{window := Window} = Server,
+    case Complete orelse Bytes >= min(Window, ?MAX_GATHERED_BYTES) of
+        true ->
+            %% The time of a slow client is not the application's.
+            NowMs = erlang:monotonic_time(millisecond),
+            dispatch(new, (stop_body_timer(Stream))#stream{arrival_ms = NowMs,
+                                                           queue_since_ms = NowMs});
+        false ->
+            ask_for_body(Stream)
+    end.
+
+ask_for_body(Stream = #stream{expects_continue = true}) ->
+    {[{inform, 100, #{}}], start_body_timer(Stream#stream{expects_continue = false})};
+ask_for_body(Stream) ->
+    {[], start_body_timer(Stream)}.
 
 dispatch(Turn, Stream = #stream{server = #{name := Name}}) ->
     case hornbeam_pool:checkout(Name, Turn) of
@@ -776,10 +814,10 @@ close_file(Stream = #stream{file = File}) ->
 %% After the head of the final response it is too late to tell.
 waiting(Stream = #stream{body_complete = true}) ->
     {[], Stream};
-waiting(Stream = #stream{expects_continue = true, phase = dispatched}) ->
-    {[{inform, 100, #{}}], start_body_timer(Stream#stream{expects_continue = false})};
+waiting(Stream = #stream{expects_continue = true, phase = Phase}) when Phase =/= dispatched ->
+    {[], start_body_timer(Stream)};
 waiting(Stream) ->
-    {[], start_body_timer(Stream)}.
+    ask_for_body(Stream).
 
 start_body_timer(Stream = #stream{server = #{body_timeout := infinity}}) ->
     Stream;
@@ -809,9 +847,11 @@ worker_down(Stream) ->
 %%% To the worker
 
 forward(Data, Stream = #stream{phase = Phase, held = Held}) when Phase =:= parked; Phase =:= queued ->
-    Stream#stream{held = [Data | Held]};
+    {[], Stream#stream{held = [Data | Held]}};
+forward(Data, Stream = #stream{phase = gathering, held = Held}) ->
+    gather(Stream#stream{held = [Data | Held]});
 forward(Data, Stream = #stream{request_id = Id, body_complete = Complete}) ->
-    tell_worker({body, Id, Data, not Complete}, stop_body_timer(Stream)).
+    {[], tell_worker({body, Id, Data, not Complete}, stop_body_timer(Stream))}.
 
 tell_worker(_Message, Stream = #stream{worker = undefined}) ->
     Stream;

@@ -29,6 +29,7 @@
 -export([worker_started/4]).
 -export([worker_ready/5]).
 -export([replace/3]).
+-export([worker_class/1]).
 -export([gathers_bodies/1]).
 -export([await_ready/1]).
 -export([stop_by/3]).
@@ -222,14 +223,19 @@ worker_ready(Pool, WorkerId, Worker, Writer, WorkerClass) ->
 replace(Pool, WorkerId, Worker) ->
     gen_server:cast(Pool, {replace, WorkerId, Worker}).
 
-%% @doc Whether small bodies are to be complete before a request is dispatched: an application that
-%% reads them with a thread of its own should not have it wait for a slow client.
+%% @doc The interface of the server's application, once a worker has told it.
+-spec worker_class(atom()) -> worker_class().
+worker_class(Name) ->
+    case ets:lookup(?TABLE, Name) of
+        [{_, _, _, _, _, WorkerClass}] -> WorkerClass;
+        [] -> undefined
+    end.
+
+%% @doc Whether small bodies are to be complete before a request is dispatched: a WSGI application
+%% reads with a thread of its own, which should not wait for a slow client.
 -spec gathers_bodies(atom()) -> boolean().
 gathers_bodies(Name) ->
-    case ets:lookup(?TABLE, Name) of
-        [{_, _, _, _, _, WorkerClass}] -> WorkerClass =:= wsgi;
-        [] -> false
-    end.
+    worker_class(Name) =:= wsgi.
 
 %% @doc Wait until all workers have been ready once, or one has failed before that.
 %% No timeout: each worker bounds its own start and then ends, which is an answer too.
@@ -493,7 +499,7 @@ drain(WorkerId, Slot, State = #state{draining = Draining}) ->
 %% It is told to end when whoever has a place there has sent its request.
 stop_drained(Slot = #slot{pid = Pid, load = Load, routes = Routes}, State) ->
     #state{config = #{shutdown_timeout := TimeoutMs}} = State,
-    case hornbeam_load:in_flight(Load) =:= hornbeam_routes:size(Routes) of
+    case hornbeam_load:in_flight(Load) =:= hornbeam_routes:count(Routes) of
         true ->
             hornbeam_worker:stop(Pid, TimeoutMs);
         false ->

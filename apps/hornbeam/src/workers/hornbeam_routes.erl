@@ -17,7 +17,7 @@
 -export([new/0]).
 -export([delete/1]).
 -export([insert/4]).
--export([size/1]).
+-export([count/1]).
 -export([remove/2]).
 -export([detach/2]).
 -export([deliver/2]).
@@ -54,8 +54,8 @@ insert(Routes, Id, {Pid, StreamId}, NowMs) ->
     end.
 
 %% @doc How many requests are in flight.
--spec size(routes()) -> non_neg_integer().
-size(Routes) ->
+-spec count(routes()) -> non_neg_integer().
+count(Routes) ->
     ets:info(Routes, size).
 
 %% @doc The request is over for the worker; `false' when it was not known.
