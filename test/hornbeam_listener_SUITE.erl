@@ -21,6 +21,7 @@
 -export([connections_are_counted/1]).
 -export([connections_are_bounded/1]).
 -export([idle_connection_is_closed/1]).
+-export([idle_connection_is_small/1]).
 -export([silent_connection_is_closed/1]).
 -export([running_request_is_not_idle/1]).
 -export([head_that_drips/1]).
@@ -56,6 +57,7 @@ all() ->
         connections_are_counted,
         connections_are_bounded,
         idle_connection_is_closed,
+        idle_connection_is_small,
         silent_connection_is_closed,
         running_request_is_not_idle,
         head_that_drips,
@@ -213,6 +215,15 @@ idle_connection_is_closed(Config) ->
     ?assert(IdleMs >= 100),
     %% It is looked after once in a second.
     ?assert(IdleMs < 4000).
+
+%% It has no copy of the options, and what its requests have left is freed.
+idle_connection_is_small(Config) ->
+    Port = start(Config, #{keepalive => 60000}),
+    Socket = connect(Port),
+    get(Socket, "/hello"),
+    ?assertMatch(#{status := 200}, response(Socket)),
+    [Pid] = ranch:procs({hornbeam, default, 1}, connections),
+    until(fun() -> element(2, process_info(Pid, memory)) < 6000 end).
 
 %% Before the first request, for `header_timeout', without an answer that nobody asked for.
 silent_connection_is_closed(Config) ->

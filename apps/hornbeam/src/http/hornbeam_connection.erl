@@ -14,6 +14,8 @@
 -export([start_link/3]).
 
 %% API
+-export([set_options/2]).
+-export([forget_options/1]).
 -export([stream_began/1]).
 -export([stream_ended/1]).
 -export([is_http2/1]).
@@ -29,12 +31,12 @@
 -export([abandon/0]).
 
 %% internal
--export([init/4]).
+-export([init/3]).
 
 -include_lib("kernel/include/logger.hrl").
 
 %% Cowboy's specification wants a PROXY header, where Cowboy itself passes `undefined' for none.
--dialyzer({nowarn_function, [init/4, serve/4]}).
+-dialyzer({nowarn_function, [init/3, serve/4]}).
 
 -export_type([context/0, activity/0]).
 
@@ -66,12 +68,25 @@
 %% How long a connection may take to act on the request to finish.
 -define(FINISH_TIMEOUT_MS, 5000).
 
--spec start_link(ranch:ref(), module(), cowboy:opts()) -> {ok, pid()}.
-start_link(Ref, Transport, Opts) ->
-    {ok, proc_lib:spawn_link(?MODULE, init, [self(), Ref, Transport, Opts])}.
+%% @doc What connections of this listener get for Cowboy and for streams; to be set before it is
+%% opened. Not by way of Ranch: each connection would have a copy of its own.
+-spec set_options(ranch:ref(), cowboy:opts()) -> ok.
+set_options(Ref, Opts) ->
+    persistent_term:put({?MODULE, Ref}, Opts).
 
--spec init(pid(), ranch:ref(), module(), cowboy:opts()) -> no_return().
-init(Parent, Ref, Transport0, Opts) ->
+%% @doc The listener is closed, and so are its connections.
+-spec forget_options(ranch:ref()) -> ok.
+forget_options(Ref) ->
+    _ = persistent_term:erase({?MODULE, Ref}),
+    ok.
+
+-spec start_link(ranch:ref(), module(), term()) -> {ok, pid()}.
+start_link(Ref, Transport, _) ->
+    {ok, proc_lib:spawn_link(?MODULE, init, [self(), Ref, Transport])}.
+
+-spec init(pid(), ranch:ref(), module()) -> no_return().
+init(Parent, Ref, Transport0) ->
+    Opts = persistent_term:get({?MODULE, Ref}),
     #{hornbeam := #{connections := Connections} = Server, active_n := ActiveN} = Opts,
     {ok, Tcp} = ranch:handshake(Ref),
     Header = proxy_header(Tcp, Server),

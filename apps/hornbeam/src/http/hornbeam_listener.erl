@@ -180,8 +180,11 @@ terminate(_Reason, State = #state{listeners = Listeners, config = Config}) ->
     %% What is left of the time after the drain is for tasks that go on behind their responses.
     ok = hornbeam_pool:stop_by(State#state.name, State#state.pool, DeadlineMs),
     drain(State, DeadlineMs),
-    _ = [ranch:stop_listener(Ref) || Ref <- Refs],
-    ok.
+    lists:foreach(fun stop_listener/1, Refs).
+
+stop_listener(Ref) ->
+    _ = ranch:stop_listener(Ref),
+    ok = hornbeam_connection:forget_options(Ref).
 
 %% At its stop Ranch deletes what is at the path by then. Without options it does not know the path.
 keep_others_file(Ref) ->
@@ -230,16 +233,17 @@ open_all([Listener = {Ref, Place = {_, Address}} | Rest], Opened, State) ->
         {ok, _} ->
             open_all(Rest, [Listener | Opened], State);
         {error, Reason} ->
-            _ = [ranch:stop_listener(Earlier) || {Earlier, _} <- Opened],
+            ok = hornbeam_connection:forget_options(Ref),
+            lists:foreach(fun stop_listener/1, [Earlier || {Earlier, _} <- Opened]),
             {error, bind_error(Reason, Address)}
     end.
 
 start_listener(Ref, {Kind, Address}, State = #state{config = Config}) ->
     case hornbeam_socket_file:check_free(Address) of
         ok ->
+            ok = hornbeam_connection:set_options(Ref, protocol_opts(Kind, State)),
             ranch:start_listener(Ref, ranch_tcp, transport_opts(Address, Config),
-                                 hornbeam_connection,
-                                 protocol_opts(Kind, State));
+                                 hornbeam_connection, #{hornbeam_listener => self()});
         {error, Reason} ->
             {error, Reason}
     end.
@@ -300,7 +304,6 @@ protocol_opts(#state{name = Name, config = Config, connections = Connections}) -
     #{max_headers := MaxHeaders, max_request_line_size := LineSize, max_header_size := HeaderSize,
       window := Window} = Config,
     maps:merge(#{
-        hornbeam_listener => self(),
         hornbeam => stream_server(Name, Config, Connections),
         stream_handlers => [hornbeam_stream],
         connection_type => supervisor,

@@ -138,6 +138,9 @@ handle_info({timeout, _, sweep}, State = #state{table = Table, limits = Limits})
     _ = [sweep(Row, NowMs, Table, Limits) || Row <- ets:tab2list(Table)],
     _ = erlang:start_timer(?SWEEP_MS, self(), sweep),
     {noreply, State};
+%% A connection is collected, or has gone.
+handle_info({garbage_collect, _, _}, State) ->
+    {noreply, State};
 handle_info(Message, State) ->
     ?LOG_WARNING(#{what => unexpected_message, message => Message}),
     {noreply, State}.
@@ -154,17 +157,24 @@ sweep(Row = {Pid, Socket, Transport, Activity, Mark0}, NowMs, Table, Limits) ->
                     Received = received(hornbeam_connection:protocol(Activity), Transport, Socket),
                     Observed = #{now_ms => NowMs, total => Total, idle_since_ms => IdleSinceMs,
                                  received => Received},
-                    act(decide(Limits, Mark0, Observed), Row, Table);
+                    act(decide(Limits, Mark0, Observed), Row, Observed, Table);
                 _ ->
                     true
             end
     end.
 
-act({keep, Mark}, {Pid, _, _, _, _}, Table) ->
+act({keep, Mark}, {Pid, _, _, _, _}, Observed, Table) ->
+    _ = has_calmed_down(Observed) andalso
+        erlang:garbage_collect(Pid, [{async, Pid}, {type, major}]),
     ets:update_element(Table, Pid, {5, Mark});
-act(finish, {Pid, Socket, Transport, Activity, _}, Table) ->
+act(finish, {Pid, Socket, Transport, Activity, _}, _Observed, Table) ->
     ok = hornbeam_connection:finish({Pid, Socket, Transport, Activity}),
     ets:delete(Table, Pid).
+
+%% In one sweep of those that see it idle: what its requests have left is freed once, and not for
+%% each of them where they come in quick succession.
+has_calmed_down(#{now_ms := NowMs, idle_since_ms := IdleSinceMs}) ->
+    NowMs - IdleSinceMs >= ?SWEEP_MS andalso NowMs - IdleSinceMs < 2 * ?SWEEP_MS.
 
 %% What comes on an HTTP/2 connection that has no streams is pings and the like, not the head of the
 %% next request: it is idle.

@@ -72,16 +72,7 @@ takeover(Parent, _Ref, Socket, Transport, Opts, Buffer, Start) ->
     State1 = commands(maps:get(commands, Start, []), State0),
     State = received(Buffer, info(unpark, State1)),
     activate(State),
-    tidy(State),
     loop(State).
-
-%% What Cowboy has left would stay until the WebSocket is idle for the first time, and where many
-%% come at once it is a good part of the memory that the node takes for them.
-tidy(#state{out = raw}) ->
-    true = erlang:garbage_collect(),
-    ok;
-tidy(_) ->
-    ok.
 
 decoder(#{kind := bodiless}) -> complete;
 decoder(#{kind := websocket}) -> raw;
@@ -102,7 +93,7 @@ loop(State = #state{socket = Socket, transport = Transport, parent = Parent}) ->
             activate(State),
             loop(State);
         {{Pid, _}, Message} when Pid =:= self() ->
-            loop(info(Message, State));
+            go_on(State, info(Message, State));
         {'EXIT', Parent, Reason} ->
             terminate({stop, {exit, Reason}, 'Parent process terminated.'}, State);
         {system, From, Request} ->
@@ -117,6 +108,14 @@ loop(State = #state{socket = Socket, transport = Transport, parent = Parent}) ->
     after idle_ms(State) ->
         proc_lib:hibernate(?MODULE, loop, [State])
     end.
+
+%% What Cowboy has left on stack and heap would stay until the WebSocket is idle for the first time,
+%% and where many come at once it is a good part of the memory that the node takes for them.
+-spec go_on(#state{}, #state{}) -> no_return().
+go_on(#state{out = nothing}, State = #state{out = raw}) ->
+    proc_lib:hibernate(?MODULE, loop, [State]);
+go_on(_, State) ->
+    loop(State).
 
 %% No timeout: requests have limits of their own.
 idle_ms(#state{out = raw}) -> ?IDLE_MS;
