@@ -208,6 +208,9 @@ class WebSocket(Request):
     def wakes(self) -> bool:
         return bool(self.messages) or self.is_over
 
+    def may_go_on(self) -> bool:
+        return self.wakes() or self.ending is not None
+
 
 class Worker:
     """The loop: packets in, routes run on, packets out."""
@@ -693,9 +696,7 @@ def ws_echo(worker: Worker, ws: WebSocket) -> Steps:
     accept(worker, ws)
     window = worker.settings["window"]
     while True:
-        yield lambda: (
-            (ws.wakes() or ws.ending is not None) and ws.unacked_bytes <= window
-        )
+        yield lambda: ws.may_go_on() and ws.unacked_bytes <= window
         if "slow" in ws.query:
             yield ws.released
 

@@ -233,8 +233,8 @@ defaults() ->
     }.
 
 %% @doc Options that this version knows but does not act on: every value but the default is
-%% refused, so that nobody relies on what is not there. `{Key, Values}' refuses some values.
--spec unsupported() -> [atom() | {atom(), [term()]}].
+%% refused, so that nobody relies on what is not there.
+-spec unsupported() -> [atom()].
 unsupported() ->
     [
         max_requests,
@@ -336,23 +336,15 @@ check(Key, Value) ->
     end.
 
 check_supported(Key, Checked) ->
-    Unsupported = unsupported(),
-    case {lists:member(Key, Unsupported), lists:keyfind(Key, 1, Unsupported)} of
-        {true, _} -> check_default(Checked, hornbeam_option:check(Key, map_get(Key, defaults())));
-        {false, {Key, Values}} -> check_not_among(Checked, Values);
-        {false, false} -> {ok, Checked}
+    case lists:member(Key, unsupported()) of
+        true -> check_default(Checked, hornbeam_option:check(Key, map_get(Key, defaults())));
+        false -> {ok, Checked}
     end.
 
 check_default(Value, {ok, Value}) ->
     {ok, Value};
 check_default(_, {ok, Default}) ->
     {error, io_lib:format("~0tp; this version supports no other value", [Default])}.
-
-check_not_among(Value, Values) ->
-    case lists:member(Value, Values) of
-        true -> {error, io_lib:format("another value, as this version lacks ~0tp", [Value])};
-        false -> {ok, Value}
-    end.
 
 validate_together(Config) ->
     case lists:sort(hornbeam_option:check_together(Config)) of

@@ -59,7 +59,7 @@ first_refusal([]) ->
     ok.
 
 %% @doc The scope of docs/protocol.md. `Client' and `Server' are made once per connection.
--spec new(cowboy_req:req(), Client, Server) -> hornbeam_protocol:plain_scope()
+-spec new(cowboy_req:req(), Client, Server) -> hornbeam_protocol:scope()
     when Client :: {binary(), inet:port_number()} | undefined,
          Server :: {binary(), inet:port_number() | undefined}.
 new(Req, Client, Server) ->
@@ -82,7 +82,7 @@ websocket_scheme(<<"https">>) -> <<"wss">>;
 websocket_scheme(_) -> <<"ws">>.
 
 %% @doc The scope with what is known of its connection's TLS, where it has any.
--spec with_tls(hornbeam_protocol:plain_scope(), hornbeam_protocol:tls() | undefined) ->
+-spec with_tls(hornbeam_protocol:scope(), hornbeam_protocol:tls() | undefined) ->
     hornbeam_protocol:scope().
 with_tls(Scope, undefined) -> Scope;
 with_tls(Scope, Tls) -> setelement(9, Scope, (element(9, Scope))#{tls => Tls}).
