@@ -238,6 +238,7 @@ websocket_packets() ->
      {message_text, node, [{message, 30, text, <<"größe"/utf8>>}]},
      {message_binary, node, [{message, 30, binary, <<0, 255, 131>>}, {ack, 30, 64}]},
      {closed, node, [{closed, 30, 1001, <<"später"/utf8>>}]},
+     {ending, node, [{ending, 30, 1002, <<"an unmasked frame">>}]},
      {closed_without_a_word, node, [{closed, 30, 1006, <<>>}]},
      {accept, worker, [{accept, 30, <<"chat.v2">>, [{<<"set-cookie">>, <<"a=1">>}]}]},
      {accept_plain, worker, [{accept, 31, undefined, []}]},
