@@ -491,9 +491,10 @@ gather_or_dispatch(Stream = #stream{server = #{name := Name}}) ->
         false -> dispatch(new, Stream)
     end.
 
-gather(Stream = #stream{body_complete = Complete, body_bytes = Bytes, server = Server}) ->
-    #{window := Window} = Server,
-    case Complete orelse Bytes >= min(Window, ?MAX_GATHERED_BYTES) of
+gather(Stream = #stream{body_complete = Complete, body_bytes = Bytes, version = Version}) ->
+    #stream{server = #{window := Window}} = Stream,
+    %% What may come unread is the limit, too: for the rest the client would wait in vain.
+    case Complete orelse Bytes >= min(stream_window(Version, Window), ?MAX_GATHERED_BYTES) of
         true ->
             %% The time of a slow client is not the application's.
             NowMs = erlang:monotonic_time(millisecond),
