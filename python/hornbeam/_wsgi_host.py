@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from hornbeam._settings import Settings
 from hornbeam._wsgi import WsgiApp, WsgiSession
 from hornbeam._wsgi_body import FileWrapper
 from hornbeam._wsgi_environ import EnvironFactory
+from hornbeam._wsgi_threads import ThreadPool
 
 __all__ = ("WsgiHost",)
 
@@ -51,9 +51,7 @@ class WsgiHost:
                 "SERVER_SOFTWARE": "hornbeam",
             },
         )
-        self._threads = ThreadPoolExecutor(
-            settings.threads, thread_name_prefix="hornbeam-wsgi"
-        )
+        self.submit = ThreadPool(settings.threads).submit
 
     def make_session(
         self, request_id: int, fields: object, body: bytes, more: bool
@@ -64,7 +62,3 @@ class WsgiHost:
             ProtocolError: its scope is not what the protocol says.
         """
         return WsgiSession(self, request_id, fields, body, more)
-
-    def submit(self, function: Callable[[], None]) -> None:
-        """Call in a thread, as soon as one is free."""
-        self._threads.submit(function)
