@@ -117,6 +117,8 @@ class _Worker:
         self._sessions: dict[int, Session | WsgiSession] = {}
         # There if the application is a WSGI one.
         self._wsgi: WsgiHost | None = None
+        # Requests that were cancelled; those in threads may go on for ever.
+        self._cancelled: set[int] = set()
         self._lifespan: Lifespan | None = None
         self._is_output_expected = False
         self._held_timer: Timer | None = None
@@ -246,17 +248,22 @@ class _Worker:
         for session in list(self._sessions.values()):
             session.stop()
 
+        self._cancelled.clear()
         await self._wait_until_idle(CANCEL_GRACE_S)
 
+    def _is_idle(self) -> bool:
+        """Tell whether nobody waits for a request; its client has gone if cancelled."""
+        return self._cancelled.issuperset(list(self._sessions))
+
     async def _wait_until_idle(self, timeout_s: float | None) -> None:
-        if not self._sessions:
+        if self._is_idle():
             return
 
         self._idle = self.runtime.create_waiter()
         timer = None
 
         # Once more: a thread that ends the last one meanwhile did not see the waiter.
-        if not self._sessions:
+        if self._is_idle():
             return
 
         if timeout_s is not None:
@@ -320,14 +327,14 @@ class _Worker:
         """Take note that a request is over."""
         del self._sessions[request_id]
 
-        if self._idle is not None and not self._sessions:
+        if self._idle is not None and self._is_idle():
             self._idle.set()
 
     def _forget_from_thread(self, request_id: int) -> None:
         del self._sessions[request_id]
         idle = self._idle
 
-        if idle is not None and not self._sessions:
+        if idle is not None and self._is_idle():
             self.runtime.call_soon_threadsafe(idle.set)
 
     # Messages of the node. Late ones, for requests that are over, are dropped.
@@ -437,10 +444,19 @@ class _Worker:
             session.disconnect()
 
     def _handle_cancel(self, message: IncomingMessage) -> None:
-        session = self._sessions.get(cast("tuple[Atom, int]", message)[1])
+        _, request_id = cast("tuple[Atom, int]", message)
+        session = self._sessions.get(request_id)
 
-        if session is not None:
-            session.cancel()
+        if session is None:
+            return
+
+        session.cancel()
+
+        if isinstance(session, WsgiSession):
+            self._cancelled.add(request_id)
+
+            if self._idle is not None and self._is_idle():
+                self._idle.set()
 
     def _handle_ping(self, message: IncomingMessage) -> None:
         self.post(protocol.pong(cast("tuple[Atom, int]", message)[1]))

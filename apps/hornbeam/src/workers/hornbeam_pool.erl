@@ -587,6 +587,8 @@ log_drained(WorkerId, Reason) ->
 reason_text(Reason) ->
     unicode:characters_to_binary(reason_chars(Reason)).
 
+reason_chars({shutdown, stopped}) ->
+    "stopped";
 reason_chars({shutdown, {failed, Name, Facts}}) ->
     hornbeam_error:format({Name, Facts});
 reason_chars({shutdown, {exit_status, Status}}) when Status > 128 ->
