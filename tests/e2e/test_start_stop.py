@@ -169,10 +169,10 @@ def test_app_not_callable(node: Node, tmp_path: Path) -> None:
     assert "of type int" in str(error)
 
 
-def test_wsgi_is_refused(node: Node, tmp_path: Path) -> None:
+def test_wrong_worker_class(node: Node, tmp_path: Path) -> None:
     """By what it is, not at its first request."""
-    (tmp_path / "old.py").write_text("def app(environ, start_response): ...\n")
-    error = fail(node, "old:app", app_dir=tmp_path)
+    (tmp_path / "new.py").write_text("async def app(scope, receive, send): ...\n")
+    error = fail(node, "new:app", "#{worker_class => wsgi}", app_dir=tmp_path)
     assert name_of(error) == "worker_class_unsupported"
 
 
