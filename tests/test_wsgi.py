@@ -565,6 +565,35 @@ def test_whole_body() -> None:
     assert exchange(echo, validate=False)[0][3] == b""
 
 
+@pytest.mark.parametrize(
+    ("body", "headers", "expected"),
+    [
+        (b"abc", [(b"transfer-encoding", b"chunked")], ("3", None)),
+        (b"", [(b"transfer-encoding", b"chunked")], ("0", None)),
+        (b"abc", [], ("3", None)),
+        (b"abc", [(b"content-length", b"3")], ("3", None)),
+        (b"", [], (None, None)),
+    ],
+    ids=["chunked", "chunked, empty", "HTTP/2", "with a length", "none"],
+)
+def test_length_of_a_body_that_is_there(
+    body: bytes,
+    headers: list[tuple[bytes, bytes]],
+    expected: tuple[str | None, str | None],
+) -> None:
+    """Many applications take a body without a length for none."""
+    seen: list[Environ] = []
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        seen.append(environ)
+        start_response("200 OK", TEXT)
+        return [b""]
+
+    exchange(app, body=body, headers=headers)
+    names = ("CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING")
+    assert tuple(seen[0].get(name) for name in names) == expected
+
+
 def test_body_that_arrives_in_parts() -> None:
     wanted = Exchange(echo, body=b"ab", more=True, validate=False).start()
     wanted.wait_for(lambda sent: ("waiting", 2) in sent)

@@ -178,10 +178,19 @@ class WsgiSession:
         environ["wsgi.errors"] = log
         environ["wsgi.early_hints"] = self._response.send_hints
 
-        if self._is_body_complete:
-            environ["wsgi.input"] = io.BytesIO(b"".join(self._unread))
-        else:
+        if not self._is_body_complete:
             environ["wsgi.input"] = io.BufferedReader(RequestBody(self), BUFFER_BYTES)
+            return
+
+        body = b"".join(self._unread)
+        environ["wsgi.input"] = io.BytesIO(body)
+
+        # As RFC 9112 7.1.3 has it for a body that is decoded. Many applications take
+        # one without a length for none, or would decode it once more.
+        is_chunked = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None
+
+        if (is_chunked or body) and "CONTENT_LENGTH" not in environ:
+            environ["CONTENT_LENGTH"] = str(len(body))
 
     def _send_result(self, result: Iterable[bytes]) -> None:
         response = self._response

@@ -193,6 +193,19 @@ def test_chunked_body(connection: Connection, size: int) -> None:
     assert connection.read_response("POST").text == digest(body)
 
 
+@pytest.mark.parametrize(
+    ("parts", "length"), [((b"ab", b"c"), "3"), ((), "0")], ids=["some", "none"]
+)
+def test_chunked_body_that_was_gathered(
+    connection: Connection, parts: tuple[bytes, ...], length: str
+) -> None:
+    """Has a length, for applications that take one without a length for none."""
+    connection.send(request("POST", "/environ", [CHUNKED]) + chunked(*parts))
+    environ = json.loads(connection.read_response("POST").body)
+    assert environ["CONTENT_LENGTH"] == length
+    assert "HTTP_TRANSFER_ENCODING" not in environ
+
+
 def test_request_without_a_body(connection: Connection) -> None:
     assert connection.get("/digest").text == digest(b"")
 
