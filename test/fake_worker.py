@@ -224,6 +224,7 @@ class Worker:
         self.outbox: list[bytes] = []
         self.input = bytearray()
         self.deaf = False
+        self.is_leaving = False
         self.pongs: list[tuple[float, int]] = []
 
     # Output
@@ -277,6 +278,9 @@ class Worker:
 
             self.step_all()
             self.send_late_pongs()
+
+            if self.is_leaving and not self.requests:
+                self.leave()
 
     def read(self) -> None:
         data = os.read(INPUT_FD, 65536)
@@ -389,9 +393,16 @@ class Worker:
 
     def on_shutdown(self, _timeout_ms: Any) -> None:
         self.see("shutdown")
-        if "slow_end" in self.settings["app"].decode():
+        app = self.settings["app"].decode()
+        if "slow_end" in app:
             self.wait_for("end")
 
+        if "drains" in app:
+            self.is_leaving = True
+        else:
+            self.leave()
+
+    def leave(self) -> None:
         self.send("stopped", {Atom("lifespan"): Atom("off")})
         self.flush()
         os._exit(0)
@@ -861,6 +872,8 @@ WEBSOCKET_ROUTES: dict[str, Callable[[Worker, WebSocket], Steps]] = {
 
 
 def ready(worker: Worker) -> None:
+    wanted = worker.settings["worker_class"]
+    worker_class = "asgi" if wanted == "auto" else wanted
     worker.send(
         "ready",
         {
@@ -868,7 +881,7 @@ def ready(worker: Worker) -> None:
             Atom("python"): b"%d.%d.%d" % sys.version_info[:3],
             Atom("codec"): Atom("python"),
             Atom("loop"): Atom("asyncio"),
-            Atom("worker_class"): Atom("asgi"),
+            Atom("worker_class"): Atom(worker_class),
             Atom("lifespan"): Atom("off"),
         },
     )
@@ -915,6 +928,15 @@ def fails_again(worker: Worker) -> None:
     ready(worker)
 
 
+def ready_again_when_told(worker: Worker) -> None:
+    """Ready at once in its first life, then when it is told."""
+    with open(os.path.join(FOLDER, "pids"), encoding="utf-8") as file:
+        if len(file.readlines()) > 1:
+            worker.wait_for("ready")
+
+    ready(worker)
+
+
 def silent(worker: Worker) -> None:
     worker.see("configured")
 
@@ -941,6 +963,8 @@ STARTS: dict[str, Callable[[Worker], None]] = {
     "paths": ready,
     "lagging": ready,
     "slow_end": ready,
+    "drains": ready,
+    "drains_and_waits": ready_again_when_told,
     "when_told": ready_when_told,
     "ready_then_exit": ready_then_exit,
     "fails": fail,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -58,3 +59,24 @@ def test_thread_while_the_loop_is_blocked(url: str) -> None:
     answer = ask(url, "blocked")
     assert (answer["calls"], answer["done"]) == (100, True)
     assert answer["max_ms"] < MAX_BLOCKED_MS
+
+
+@pytest.mark.timeout(SECONDS + 2 * GRACE_S)
+def test_wsgi_threads(node: Node) -> None:
+    """Each request of a WSGI application calls from a thread of its own."""
+    node.eval(FUNCTIONS)
+    threads = 16
+    options = (
+        f"#{{threads => {threads}, timeout => infinity,"
+        f' env => #{{"SECONDS" => "{SECONDS}"}}}}'
+    )
+    app = "apps.scenarios.load_wsgi:application"
+    url = node.start_server(app, options, name="callers_wsgi", app_dir="tests")
+
+    with ThreadPoolExecutor(threads) as pool:
+        answers = list(pool.map(ask, [url] * threads, ["request"] * threads))
+
+    node.stop_server("callers_wsgi")
+    assert [answer["wrong"] for answer in answers] == [[]] * threads
+    assert sum(answer["calls"] for answer in answers) > 1000
+    assert len({answer["thread"] for answer in answers}) == threads
