@@ -95,8 +95,8 @@ class WsgiSession:
         )
         self._is_gone = False
         self._is_stopping = False
-        # The body, of which the thread waits for more.
-        self._body_changed = threading.Condition(threading.Lock())
+        # The body; where it is not all there, the thread waits for more.
+        self._body_changed = threading.Condition(threading.Lock()) if more else None
         self._unread = deque([body] if body else ())
         self._is_body_complete = not more
         self._received_bytes = len(body)
@@ -111,6 +111,8 @@ class WsgiSession:
 
     def add_body(self, part: bytes, more: bool) -> None:
         """Take a further part of the request's body."""
+        assert self._body_changed is not None  # the node sends none after the last
+
         with self._body_changed:
             if part:
                 self._unread.append(part)
@@ -125,9 +127,11 @@ class WsgiSession:
 
     def disconnect(self) -> None:
         """Note that the client has gone."""
-        with self._body_changed:
-            self._is_gone = True
-            self._body_changed.notify_all()
+        self._is_gone = True
+
+        if self._body_changed is not None:
+            with self._body_changed:
+                self._body_changed.notify_all()
 
         self._window.close()
         self._response.handle_refused()
@@ -256,6 +260,8 @@ class WsgiSession:
         Raises:
             ClientDisconnected: the client has gone before the end.
         """
+        assert self._body_changed is not None  # else the application reads a BytesIO
+
         with self._body_changed:
             is_told = False
 

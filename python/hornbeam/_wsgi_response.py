@@ -54,13 +54,21 @@ class ResponseWindow:
         size_bytes: at most so much is unacknowledged.
     """
 
-    __slots__ = ("_changed", "_is_closed", "_size_bytes", "_unacknowledged_bytes")
+    __slots__ = (
+        "_changed",
+        "_is_closed",
+        "_lock",
+        "_size_bytes",
+        "_unacknowledged_bytes",
+    )
 
     def __init__(self, size_bytes: int) -> None:
         self._size_bytes = size_bytes
         self._unacknowledged_bytes = 0
         self._is_closed = False
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        # There once somebody has waited, which is rare, and dear to prepare for.
+        self._changed: threading.Condition | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -81,7 +89,7 @@ class ResponseWindow:
         """
         enough = min(wanted_bytes, (self._size_bytes + 1) // 2)
 
-        with self._changed:
+        with self._lock:
             while True:
                 if self._is_closed:
                     raise ClientDisconnected("the client has gone")
@@ -91,6 +99,9 @@ class ResponseWindow:
                 if room >= enough:
                     break
 
+                if self._changed is None:
+                    self._changed = threading.Condition(self._lock)
+
                 self._changed.wait()
 
             taken = min(wanted_bytes, room)
@@ -99,14 +110,18 @@ class ResponseWindow:
 
     def acknowledge(self, sent_bytes: int) -> None:
         """Note that the client has taken that much more."""
-        with self._changed:
+        with self._lock:
             self._unacknowledged_bytes -= sent_bytes
-            self._changed.notify_all()
+            self._wake()
 
     def close(self) -> None:
         """Note that the client has gone."""
-        with self._changed:
+        with self._lock:
             self._is_closed = True
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
             self._changed.notify_all()
 
 
