@@ -127,7 +127,8 @@ def streams_under_way(server: Server) -> int:
     return int(
         server.node.eval(
             f"#{{hornbeam := #{{connections := Table}}}} ="
-            f" ranch:get_protocol_options({{hornbeam, {server.name}, 1}}),"
+            " persistent_term:get({hornbeam_connection,"
+            f" {{hornbeam, {server.name}, 1}}}}),"
             " lists:sum([element(1, hornbeam_connection:activity(element(4, Row)))"
             " || Row <- ets:tab2list(Table)])"
         )
