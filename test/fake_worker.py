@@ -226,6 +226,8 @@ class Worker:
         self.deaf = False
         self.is_leaving = False
         self.pongs: list[tuple[float, int]] = []
+        self.ballast = b""
+        self.leave_at: float | None = None
 
     # Output
 
@@ -272,12 +274,14 @@ class Worker:
         while True:
             self.flush()
             inputs = [] if self.deaf else [INPUT_FD]
-            timeout = POLL_S if self.steps or self.deaf or self.pongs else None
+            waits = self.steps or self.deaf or self.pongs or self.leave_at is not None
+            timeout = POLL_S if waits else None
             if select.select(inputs, [], [], timeout)[0]:
                 self.read()
 
             self.step_all()
             self.send_late_pongs()
+            self.leave_when_idle()
 
             if self.is_leaving and not self.requests:
                 self.leave()
@@ -391,9 +395,13 @@ class Worker:
         while self.pongs and self.pongs[0][0] <= time.monotonic():
             self.send("pong", self.pongs.pop(0)[1])
 
-    def on_shutdown(self, _timeout_ms: Any) -> None:
+    def on_shutdown(self, timeout_ms: Any) -> None:
         self.see("shutdown")
         app = self.settings["app"].decode()
+        if app.startswith(("patient:", "as_told:")):
+            self.leave_at = time.monotonic() + timeout_ms / 1000
+            return
+
         if "slow_end" in app:
             self.wait_for("end")
 
@@ -406,6 +414,14 @@ class Worker:
         self.send("stopped", {Atom("lifespan"): Atom("off")})
         self.flush()
         os._exit(0)
+
+    def leave_when_idle(self) -> None:
+        """End as the real worker does: with its last request, or when its time is up."""
+        if self.leave_at is None:
+            return
+
+        if not self.requests or time.monotonic() >= self.leave_at:
+            self.leave()
 
     # Routes under way
 
@@ -571,6 +587,13 @@ def background(worker: Worker, request: Request) -> Steps:
     worker.finish(request)
 
 
+def grow(worker: Worker, request: Request) -> Steps:
+    """Keep so many bytes in memory for the rest of its life."""
+    worker.ballast = b"x" * int(request.query["bytes"])
+    worker.respond(request, b"grown")
+    yield from ()
+
+
 def twice(worker: Worker, request: Request) -> Steps:
     for body in (b"one", b"two"):
         worker.send("response", request.id, 200, [], body)
@@ -665,6 +688,7 @@ ROUTES: dict[str, Callable[[Worker, Request], Steps]] = {
     "/echo": echo,
     "/form": form,
     "/garbage": garbage,
+    "/grow": grow,
     "/hello": hello,
     "/hold": hold,
     "/huge": huge,
@@ -959,8 +983,21 @@ def protocol_exit(worker: Worker) -> None:
     os._exit(70)
 
 
+def as_told(worker: Worker) -> None:
+    """Start as the test has written into a file last, `paths` where it has not."""
+    try:
+        with open(os.path.join(FOLDER, "start"), encoding="utf-8") as file:
+            name = file.read()
+    except FileNotFoundError:
+        name = "paths"
+
+    STARTS[name](worker)
+
+
 STARTS: dict[str, Callable[[Worker], None]] = {
+    "as_told": as_told,
     "paths": ready,
+    "patient": ready,
     "lagging": ready,
     "slow_end": ready,
     "drains": ready,

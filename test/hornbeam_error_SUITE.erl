@@ -122,6 +122,10 @@ table() ->
             <<"the application's startup failed: no database">>
         },
         {
+            {interrupted, #{name => shop}},
+            <<"the server named shop has ended or was started anew before that was done">>
+        },
+        {
             {lifespan_unsupported, #{message => <<"it returned">>}},
             <<"the application does not support lifespan, which the option lifespan => on "
                 "requires: it returned">>

@@ -117,7 +117,7 @@ snapshot() ->
         processes => ours(),
         ports => lists:sort([Port || Port <- erlang:ports(), not is_own(Port)]),
         tables => lists:sort(ets:all()),
-        servers => lists:sort(ets:tab2list(hornbeam_pool)),
+        servers => lists:sort(ets:tab2list(hornbeam_selection)),
         listeners => lists:sort(maps:keys(ranch:info()))
     }.
 

@@ -998,7 +998,7 @@ stop_during_a_handshake(Config0) ->
     All = [request(Driver, Port, "/echo?until=pending&as=pending", []) || Driver <- [http1, http2]],
     until(fun() -> count(<<"1 websocket pending">>, Config) =:= 2 end),
     Stopper = spawn_monitor(fun() -> ok = hornbeam:stop() end),
-    until(fun() -> hornbeam_pool:is_stopping(default) end),
+    until(fun() -> hornbeam_selection:is_stopping(default) end),
     release(Config, "pending"),
     [
         begin

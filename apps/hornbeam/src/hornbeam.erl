@@ -19,6 +19,10 @@
 -export([start/3]).
 -export([stop/0]).
 -export([stop/1]).
+-export([reload/0]).
+-export([reload/1]).
+-export([scale/1]).
+-export([scale/2]).
 -export([info/0]).
 -export([info/1]).
 -export([register_function/2]).
@@ -88,6 +92,42 @@ stop(Name) when is_atom(Name) ->
         _ -> not_started(Name)
     end.
 
+%% @equiv reload(default)
+-spec reload() -> ok | {error, hornbeam_error:reason()}.
+reload() ->
+    reload(?DEFAULT).
+
+%% @doc Replace the workers of a server by such that have imported the application anew, without
+%% losing a request: each serves until its successor is ready.
+%%
+%% Returns when no request goes to the former workers any more; they finish what they have. If a new
+%% worker cannot start, the one that it was to replace serves on, and so do the others; the reason is
+%% one of those of {@link start/3}. The options stay those of the start. Who asks for a reload while
+%% another is under way waits for that, and then gets one of his own.
+-spec reload(name()) -> ok | {error, hornbeam_error:reason()}.
+reload(Name) when is_atom(Name) ->
+    case is_running() of
+        true -> hornbeam_starter:reload(Name);
+        false -> not_started(Name)
+    end.
+
+%% @equiv scale(default, Count)
+-spec scale(pos_integer()) -> ok | {error, hornbeam_error:reason()}.
+scale(Count) ->
+    scale(?DEFAULT, Count).
+
+%% @doc Have so many workers. Returns when those that were added are ready; those that are too many,
+%% the highest numbers, get no new requests then and finish what they have.
+%%
+%% If one that was added cannot start, there are as many as before.
+-spec scale(name(), Count :: pos_integer()) -> ok | {error, hornbeam_error:reason()}.
+scale(Name, Count) when is_atom(Name) ->
+    case {hornbeam_option:check(workers, Count), is_running()} of
+        {{ok, Checked}, true} -> hornbeam_starter:scale(Name, Checked);
+        {{ok, _}, false} -> not_started(Name);
+        {{error, Expected}, _} -> {error, invalid_count(Count, Expected)}
+    end.
+
 %% @equiv info(default)
 -spec info() -> info() | {error, hornbeam_error:reason()}.
 info() ->
@@ -151,6 +191,10 @@ start_checked(Name, Config) ->
 
 is_running() ->
     whereis(hornbeam_servers_sup) =/= undefined.
+
+invalid_count(Count, Expected) ->
+    Text = unicode:characters_to_binary(Expected),
+    {invalid_options, #{errors => [#{key => workers, value => Count, expected => Text}]}}.
 
 not_started(Name) ->
     {error, {not_started, #{name => Name}}}.

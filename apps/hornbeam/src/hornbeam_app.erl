@@ -30,5 +30,5 @@ start_tree() ->
     ok = hornbeam_hook_registry:create_table(),
     ok = hornbeam_groups:create_table(),
     ok = hornbeam_fanout:create_tables(),
-    ok = hornbeam_pool:create_table(),
+    ok = hornbeam_selection:create_table(),
     hornbeam_sup:start_link().

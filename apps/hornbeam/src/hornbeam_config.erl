@@ -237,9 +237,6 @@ defaults() ->
 -spec unsupported() -> [atom()].
 unsupported() ->
     [
-        max_requests,
-        max_requests_jitter,
-        max_memory,
         access_log,
         routes,
         hooks,

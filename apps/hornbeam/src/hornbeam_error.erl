@@ -13,6 +13,7 @@
     | app_not_found
     | bind_failed
     | chdir_failed
+    | interrupted
     | invalid_options
     | lifespan_failed
     | lifespan_unsupported
@@ -66,6 +67,8 @@ sentence(bind_failed, Facts) ->
     ["listening on ", fact(address, Facts), " failed: ", fact(message, Facts)];
 sentence(chdir_failed, Facts) ->
     ["changing the directory to ", fact(chdir, Facts), " failed: ", fact(message, Facts)];
+sentence(interrupted, Facts) ->
+    ["the server named ", fact(name, Facts), " has ended or was started anew before that was done"];
 sentence(invalid_options, #{errors := Errors}) when is_list(Errors) ->
     invalid_options(Errors);
 sentence(invalid_options, Facts) ->

@@ -9,6 +9,8 @@
 %% API
 -export([start/3]).
 -export([info/1]).
+-export([reload/1]).
+-export([scale/2]).
 
 -spec start(hornbeam:name(), hornbeam_config:config(), file:filename()) ->
     ok | {error, hornbeam_error:reason()}.
@@ -34,6 +36,26 @@ info(Name) ->
             %% It may be stopped, or restart, at any moment.
             try describe(Name, Sup)
             catch exit:_ -> undefined
+            end
+    end.
+
+-spec reload(hornbeam:name()) -> ok | {error, hornbeam_error:reason()}.
+reload(Name) ->
+    ask_pool(Name, fun hornbeam_pool:reload/1).
+
+%% @doc `Count' has been checked.
+-spec scale(hornbeam:name(), pos_integer()) -> ok | {error, hornbeam_error:reason()}.
+scale(Name, Count) ->
+    ask_pool(Name, fun(Pool) -> hornbeam_pool:scale(Pool, Count) end).
+
+ask_pool(Name, Ask) ->
+    case hornbeam_selection:pool_pid(Name) of
+        undefined ->
+            {error, {not_started, #{name => Name}}};
+        Pool ->
+            %% It is stopped, or has crashed, before it could answer.
+            try Ask(Pool)
+            catch exit:_ -> {error, {interrupted, #{name => Name}}}
             end
     end.
 

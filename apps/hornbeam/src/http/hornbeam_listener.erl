@@ -94,7 +94,7 @@ init({Name, Config, Opened}) ->
     Connections = hornbeam_reaper:new_table(),
     {ok, Reaper} = hornbeam_reaper:start_link(Config, Connections),
     State = #state{name = Name, config = Config, opened = Opened, reaper = Reaper,
-                   pool = hornbeam_pool:pool_pid(Name),
+                   pool = hornbeam_selection:pool_pid(Name),
                    connections = Connections, tls = new_tls(Config)},
     %% Listeners of a predecessor that was killed: their connections belong to nobody.
     Stale = [Ref || {hornbeam, Owner, _} = Ref <- maps:keys(ranch:info()), Owner =:= Name],
@@ -116,7 +116,7 @@ take_from_predecessor(Ref) ->
 
 -spec handle_continue(reopen, #state{}) -> {noreply, #state{}}.
 handle_continue(reopen, State = #state{name = Name}) ->
-    case hornbeam_pool:pool_pid(Name) of
+    case hornbeam_selection:pool_pid(Name) of
         undefined -> ok;
         Pool ->
             Self = self(),
@@ -178,7 +178,7 @@ terminate(_Reason, State = #state{listeners = Listeners, config = Config}) ->
     #{shutdown_timeout := TimeoutMs} = Config,
     DeadlineMs = erlang:monotonic_time(millisecond) + TimeoutMs,
     %% What is left of the time after the drain is for tasks that go on behind their responses.
-    ok = hornbeam_pool:stop_by(State#state.name, State#state.pool, DeadlineMs),
+    ok = hornbeam_selection:stop_by(State#state.name, State#state.pool, DeadlineMs),
     drain(State, DeadlineMs),
     lists:foreach(fun stop_listener/1, Refs).
 
@@ -376,5 +376,5 @@ await_gone(Pids, State, DeadlineMs) ->
 
 %% Without the pool no response can come any more.
 is_deserted(#state{name = Name}) ->
-    Pool = hornbeam_pool:pool_pid(Name),
+    Pool = hornbeam_selection:pool_pid(Name),
     not (is_pid(Pool) andalso is_process_alive(Pool)).

@@ -87,7 +87,7 @@
     %% Kept until the response starts: a retry sends it again.
     scope :: hornbeam_protocol:scope() | undefined,
     request_id :: hornbeam_protocol:request_id() | undefined,
-    worker :: hornbeam_pool:worker() | undefined,
+    worker :: hornbeam_selection:worker() | undefined,
     retried = false :: boolean(),
     %% The client waits for 100 Continue (RFC 9110 10.1.1).
     expects_continue :: boolean(),
@@ -375,7 +375,7 @@ admit_kind(Stream, Req) ->
             admit(Stream, Req);
         Handshake ->
             #stream{server = #{name := Name}} = Stream,
-            admit_handshake(hornbeam_pool:worker_class(Name), Handshake, Stream, Req)
+            admit_handshake(hornbeam_selection:worker_class(Name), Handshake, Stream, Req)
     end.
 
 %% A WSGI application has no WebSockets: it may answer without one, as it is asked by HTTP/1.
@@ -486,7 +486,7 @@ unpark_next(#stream{id = StreamId}) ->
 gather_or_dispatch(Stream = #stream{body_complete = true}) ->
     dispatch(new, Stream);
 gather_or_dispatch(Stream = #stream{server = #{name := Name}}) ->
-    case hornbeam_pool:gathers_bodies(Name) of
+    case hornbeam_selection:gathers_bodies(Name) of
         true -> gather(Stream#stream{phase = gathering});
         false -> dispatch(new, Stream)
     end.
@@ -510,7 +510,7 @@ ask_for_body(Stream) ->
     {[], start_body_timer(Stream)}.
 
 dispatch(Turn, Stream = #stream{server = #{name := Name}}) ->
-    case hornbeam_pool:checkout(Name, Turn) of
+    case hornbeam_selection:checkout(Name, Turn) of
         {ok, Worker} -> dispatch_to(Worker, Turn, Stream);
         full -> enqueue(Turn, Stream);
         down -> overloaded(Stream)
@@ -615,6 +615,9 @@ from_worker({abort, _}, Stream) ->
 from_worker({timeout, _}, Stream) ->
     fail(504, <<"the application did not answer in time">>, Stream);
 from_worker({worker_down, _}, Stream) ->
+    worker_down(Stream);
+%% It had to end before this request was over.
+from_worker({worker_replaced, _}, Stream) ->
     worker_down(Stream);
 from_worker(_, Stream) ->
     {[], Stream}.

@@ -55,7 +55,7 @@
 -type start() :: #{
     key := hornbeam_routes:stream_key(),
     request_id := hornbeam_protocol:request_id(),
-    worker := hornbeam_pool:worker(),
+    worker := hornbeam_selection:worker(),
     connection := hornbeam_connection:context(),
     handshake := hornbeam_ws_handshake:handshake(),
     flow := hornbeam_flow:flow(),
@@ -139,7 +139,7 @@ accept(Subprotocol, Headers0, Start = #{handshake := Handshake}, Settings) ->
 
 open(Deflate, Start = #{early := Early}, Settings = #{name := Name}) ->
     Session0 = schedule(new(Deflate, Start, Settings)),
-    Session = case hornbeam_pool:is_stopping(Name) of
+    Session = case hornbeam_selection:is_stopping(Name) of
         true -> going_away(Session0);
         false -> Session0
     end,

@@ -45,7 +45,7 @@
     config := hornbeam_config:config(),
     routes := hornbeam_routes:routes(),
     load := hornbeam_load:load(),
-    waiting := hornbeam_pool:waiting()
+    waiting := hornbeam_selection:waiting()
 }.
 
 -type exit_reason() ::
@@ -73,6 +73,7 @@
     %% Since when pings are unanswered; undefined when none is.
     silent_since_ms :: integer() | undefined,
     served = 0 :: non_neg_integer(),
+    limits :: hornbeam_recycling:limits(),
     %% Messages of topics that wait to be written, and how many were dropped since that was told.
     backlog :: hornbeam_writer:backlog(),
     dropped = 0 :: non_neg_integer(),
@@ -136,6 +137,7 @@ init(Args = #{server := Server, worker_id := WorkerId, pool := Pool}) ->
             end,
             hornbeam_pool:worker_started(Pool, WorkerId, self(), OsPid),
             {ok, #state{args = Args, port = Port, os_pid = OsPid,
+                        limits = hornbeam_recycling:new(maps:get(config, Args)),
                         writer = hornbeam_writer:start_link(Port),
                         backlog = hornbeam_writer:new_backlog(),
                         started_ms = erlang:monotonic_time(millisecond)},
@@ -169,7 +171,7 @@ handle_call(info, _From, State = #state{args = Args}) ->
         in_flight => hornbeam_load:in_flight(Load),
         served => State#state.served,
         uptime_ms => erlang:monotonic_time(millisecond) - State#state.started_ms,
-        memory_bytes => resident_bytes(State#state.os_pid)
+        memory_bytes => hornbeam_recycling:resident_bytes(State#state.os_pid)
     }, State}.
 
 -spec handle_cast({stop, timeout()}, #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
@@ -274,7 +276,8 @@ handle_message({done, Id}, State = #state{args = Args}) ->
         true -> hornbeam_pool:release(Pool, Load, Waiting);
         false -> ok
     end,
-    {ok, State#state{served = State#state.served + 1}};
+    #state{served = Served, limits = Limits} = State,
+    {ok, recycle(hornbeam_recycling:served(Served + 1, Limits), State#state{served = Served + 1})};
 handle_message({call, CallId, Function, Args}, State) ->
     #state{port = Port, writer = Writer} = State,
     Reply = fun(Result) -> reply(CallId, Result, Port, Writer) end,
@@ -428,8 +431,18 @@ heartbeat(State = #state{args = #{config := Config, load := Load}}) ->
             Missed = State#state.ping - State#state.pong,
             _ = Missed >= ?MISSED_BEATS andalso hornbeam_load:close(Load),
             start_heartbeat(State),
-            {noreply, ping(NowMs, State)}
+            Looked = hornbeam_recycling:beat(NowMs, State#state.os_pid, State#state.limits),
+            {noreply, ping(NowMs, recycle(Looked, State))}
     end.
+
+%% It serves on until its successor is ready.
+recycle({keep, Limits}, State) ->
+    State#state{limits = Limits};
+recycle({recycle, Why = {Limit, Value}, Limits}, State = #state{args = Args}) ->
+    #{pool := Pool, worker_id := WorkerId} = Args,
+    ?LOG_NOTICE(#{what => worker_recycled, worker_id => WorkerId, limit => Limit, value => Value}),
+    hornbeam_pool:recycle(Pool, WorkerId, self(), Why),
+    State#state{limits = Limits}.
 
 %% While pings are unanswered no more are sent than it takes to notice: a worker that is blocked
 %% for a minute finds two of them in its pipe, not hundreds.
@@ -522,19 +535,6 @@ wait_for_exit(Port, TimeoutMs) ->
             ok
     after TimeoutMs ->
         ok
-    end.
-
-resident_bytes(undefined) ->
-    undefined;
-resident_bytes(OsPid) ->
-    case file:read_file("/proc/" ++ integer_to_list(OsPid) ++ "/statm") of
-        {ok, Text} ->
-            [_, Pages | _] = binary:split(Text, <<" ">>, [global]),
-            %% 4096: the page size of every platform that has this file and that OTP is built for
-            %% here; the figure is for people, not for decisions.
-            binary_to_integer(Pages) * 4096;
-        {error, _} ->
-            undefined
     end.
 
 %%% Logging

@@ -28,7 +28,7 @@ start_worker(Sup, Args) ->
     {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init({Name, Config}) ->
     %% The pool must not ask its own supervisor for its sibling: that one may be waiting for it.
-    ok = hornbeam_pool:register_workers_sup(Name),
+    ok = hornbeam_selection:register_workers_sup(Name),
     Worker = #{
         id => hornbeam_worker,
         start => {hornbeam_worker, start_link, []},

@@ -1,0 +1,235 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private Which worker of a server takes a request: read by connections, without asking the pool.
+%%
+%% A public table has a row for each server: its ready workers, each with the atomics that tell its
+%% load. The server's pool is the only one that writes the row; that the table is public spares it an
+%% owner that could die. Rows:
+%%
+%% <ul>
+%% <li>`{Name, Pool, [#worker{}], MaxConcurrency, waiting(), WorkerClass}'</li>
+%% <li>`{{workers_sup, Name}, Pid}': the supervisor of the workers, for the pool to find.</li>
+%% </ul>
+-module(hornbeam_selection).
+
+%% API
+-export([create_table/0]).
+-export([register_workers_sup/1]).
+-export([workers_sup/1]).
+-export([publish/5]).
+-export([withdraw/2]).
+-export([pool_pid/1]).
+-export([worker_class/1]).
+-export([gathers_bodies/1]).
+-export([checkout/2]).
+-export([new_waiting/1]).
+-export([admit/2]).
+-export([no_longer_waiting/2]).
+-export([is_somebody_waiting/1]).
+-export([stop_by/3]).
+-export([stop_deadline_ms/1]).
+-export([is_stopping/1]).
+
+-export_type([worker/0, turn/0, waiting/0, worker_class/0]).
+
+-record(worker, {
+    pid :: pid(),
+    writer :: pid(),
+    routes :: hornbeam_routes:routes(),
+    load :: hornbeam_load:load()
+}).
+
+-type worker() :: {Pid :: pid(), Writer :: pid(), hornbeam_routes:routes(), hornbeam_load:load()}.
+%% A place that was reserved: it is given back by the worker process when the application's call
+%% has returned, or by whoever could not use it, with `hornbeam_pool:release/2'.
+
+-opaque waiting() :: atomics:atomics_ref().
+%% How many requests are in the queue or on their way into it, and how many may be: read without
+%% asking the pool. And when the pool is to have stopped, once it is stopping.
+
+-type turn() :: new | queued.
+%% Whether a request has just come, or was told by the pool that its turn has come.
+
+-type worker_class() :: asgi | wsgi | undefined.
+%% The interface of the application, which workers tell when they are ready.
+
+-define(TABLE, ?MODULE).
+%% Fields of waiting().
+-define(WAITING, 1).
+-define(MAX_WAITING, 2).
+-define(STOP_BY_MS, 3).
+
+%%% The row
+
+%% @doc Make the table that all servers share. Called once, before the supervision tree starts.
+-spec create_table() -> ok.
+create_table() ->
+    _ = ets:new(?TABLE, [named_table, public, {read_concurrency, true}]),
+    ok.
+
+%% @doc Called by the supervisor of the server's workers, which starts before the pool.
+-spec register_workers_sup(atom()) -> ok.
+register_workers_sup(Name) ->
+    true = ets:insert(?TABLE, {{workers_sup, Name}, self()}),
+    ok.
+
+-spec workers_sup(atom()) -> pid().
+workers_sup(Name) ->
+    ets:lookup_element(?TABLE, {workers_sup, Name}, 2).
+
+%% @doc Called by the pool: from now on requests go to these workers.
+-spec publish(atom(), [worker()], pos_integer(), waiting(), worker_class()) -> ok.
+publish(Name, Workers, MaxConcurrency, Waiting, WorkerClass) ->
+    Rows = [#worker{pid = Pid, writer = Writer, routes = Routes, load = Load}
+            || {Pid, Writer, Routes, Load} <- Workers],
+    true = ets:insert(?TABLE, {Name, self(), Rows, MaxConcurrency, Waiting, WorkerClass}),
+    ok.
+
+%% @doc Called by the pool at its end. Takes only its own row: if the server's supervisor was
+%% killed, a successor may be there already.
+-spec withdraw(atom(), WorkersSup :: pid()) -> ok.
+withdraw(Name, WorkersSup) ->
+    true = ets:match_delete(?TABLE, {Name, self(), '_', '_', '_', '_'}),
+    true = ets:delete_object(?TABLE, {{workers_sup, Name}, WorkersSup}),
+    ok.
+
+-spec pool_pid(atom()) -> pid() | undefined.
+pool_pid(Name) ->
+    case ets:lookup(?TABLE, Name) of
+        [{_, Pid, _, _, _, _}] -> Pid;
+        [] -> undefined
+    end.
+
+%% @doc The interface of the server's application, once a worker has told it.
+-spec worker_class(atom()) -> worker_class().
+worker_class(Name) ->
+    case ets:lookup(?TABLE, Name) of
+        [{_, _, _, _, _, WorkerClass}] -> WorkerClass;
+        [] -> undefined
+    end.
+
+%% @doc Whether small bodies are to be complete before a request is dispatched: a WSGI application
+%% reads with a thread of its own, which should not wait for a slow client.
+-spec gathers_bodies(atom()) -> boolean().
+gathers_bodies(Name) ->
+    worker_class(Name) =:= wsgi.
+
+%%% Selection
+
+%% @doc Reserve a place in the ready worker with the fewest requests in flight.
+%%
+%% `full': no place, or others were there first. `down': there is no such server (any more).
+-spec checkout(atom(), turn()) -> {ok, worker()} | full | down.
+checkout(Name, Turn) ->
+    case ets:lookup(?TABLE, Name) of
+        [{_, _Pid, Workers, Max, Waiting, _}] ->
+            case Turn =:= queued orelse atomics:get(Waiting, ?WAITING) =< 0 of
+                true -> select(Workers, Max);
+                false -> full
+            end;
+        [] ->
+            down
+    end.
+
+select(Workers, Max) ->
+    case least_loaded(Workers, undefined, undefined) of
+        undefined ->
+            full;
+        Worker = #worker{load = Load} ->
+            case hornbeam_load:reserve(Load, Max) of
+                true -> reserved(Worker, Workers, Max);
+                %% Others took the last places meanwhile.
+                false -> full
+            end
+    end.
+
+%% A worker that is being replaced is closed, then its places are counted, and it is told to end when
+%% all of them have sent their request: a place that was taken in between must not be used.
+reserved(#worker{pid = Pid, writer = Writer, routes = Routes, load = Load}, Workers, Max) ->
+    case hornbeam_load:is_open(Load) of
+        true ->
+            {ok, {Pid, Writer, Routes, Load}};
+        false ->
+            hornbeam_load:release(Load),
+            select(Workers, Max)
+    end.
+
+%% Among equals the one that has had the fewest requests, so that light traffic spreads too.
+least_loaded([Worker = #worker{load = Load} | Rest], Best, Least) ->
+    case hornbeam_load:is_open(Load) of
+        true ->
+            case hornbeam_load:rank(Load) of
+                Rank when Best =:= undefined; Rank < Least -> least_loaded(Rest, Worker, Rank);
+                _ -> least_loaded(Rest, Best, Least)
+            end;
+        false ->
+            least_loaded(Rest, Best, Least)
+    end;
+least_loaded([], Best, _) ->
+    Best.
+
+%%% Those who wait
+
+-spec new_waiting(MaxQueue :: non_neg_integer()) -> waiting().
+new_waiting(MaxQueue) ->
+    Waiting = atomics:new(3, [{signed, true}]),
+    ok = atomics:put(Waiting, ?MAX_WAITING, MaxQueue),
+    Waiting.
+
+%% @doc Count one more who waits, where there is room: the pool to which it has to be told. One that
+%% found no place in its turn (`queued') comes back whatever the length of the queue.
+-spec admit(atom(), turn()) -> {ok, Pool :: pid()} | full | down.
+admit(Name, Turn) ->
+    case ets:lookup(?TABLE, Name) of
+        [{_, Pid, _, _, Waiting, _}] ->
+            case atomics:add_get(Waiting, ?WAITING, 1) > atomics:get(Waiting, ?MAX_WAITING) of
+                true when Turn =:= new ->
+                    atomics:sub(Waiting, ?WAITING, 1),
+                    full;
+                _ ->
+                    {ok, Pid}
+            end;
+        [] ->
+            down
+    end.
+
+-spec no_longer_waiting(waiting(), non_neg_integer()) -> ok.
+no_longer_waiting(Waiting, Count) ->
+    atomics:sub(Waiting, ?WAITING, Count).
+
+-spec is_somebody_waiting(waiting()) -> boolean().
+is_somebody_waiting(Waiting) ->
+    atomics:get(Waiting, ?WAITING) > 0.
+
+%%% The end
+
+%% @doc Say by when (monotonic milliseconds) running tasks have to end when the pool is stopped: the
+%% drain before that has had its share of `shutdown_timeout'. WebSockets are told: they would not
+%% end by themselves.
+-spec stop_by(atom(), pid() | undefined, DeadlineMs :: integer()) -> ok.
+stop_by(Name, Pool, DeadlineMs) ->
+    case ets:lookup(?TABLE, Name) of
+        [{_, Pool, Workers, _, Waiting, _}] ->
+            %% In this order: one that is accepted now finds the mark, or is told.
+            ok = atomics:put(Waiting, ?STOP_BY_MS, DeadlineMs),
+            [hornbeam_routes:tell_going_away(Routes) || #worker{routes = Routes} <- Workers],
+            ok;
+        %% A successor's, or gone.
+        _ ->
+            ok
+    end.
+
+-spec stop_deadline_ms(waiting()) -> integer() | none.
+stop_deadline_ms(Waiting) ->
+    case atomics:get(Waiting, ?STOP_BY_MS) of
+        0 -> none;
+        DeadlineMs -> DeadlineMs
+    end.
+
+%% @doc Whether the server is about to stop.
+-spec is_stopping(atom()) -> boolean().
+is_stopping(Name) ->
+    case ets:lookup(?TABLE, Name) of
+        [{_, _, _, _, Waiting, _}] -> stop_deadline_ms(Waiting) =/= none;
+        [] -> true
+    end.
