@@ -416,7 +416,7 @@ class Worker:
         os._exit(0)
 
     def leave_when_idle(self) -> None:
-        """End as the real worker does: with its last request, or when its time is up."""
+        """End as the real worker does: with its last request, or at its time."""
         if self.leave_at is None:
             return
 
