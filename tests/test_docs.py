@@ -176,7 +176,7 @@ def check_configuration(terms: str, node: Node) -> None:
     node.eval(
         f"[Config] = {terms},"
         " Options = maps:from_list(proplists:get_value(hornbeam, Config, [])),"
-        " OfNode = [state_max_memory, rpc_allow],"
+        " OfNode = [state_max_memory, rpc_allow, reload_on_sighup],"
         " Servers = maps:without(OfNode, Options),"
         ' {ok, _} = hornbeam_config:validate("app:app", Servers),'
         " [{ok, _} = hornbeam_option:check(Key, Value) ||"

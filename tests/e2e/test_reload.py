@@ -244,16 +244,8 @@ def test_max_requests_under_load(node: Node, tmp_path: Path) -> None:
     with deployed(node, tmp_path, options) as live:
         with Load(live.url) as load:
             wait_until(
-                lambda: all(
-                    int(number) >= 2
-                    for number, state in zip(
-                        live.server.worker_facts("restarts"),
-                        live.server.worker_facts("state"),
-                        strict=False,
-                    )
-                    if state == "ready"
-                ),
-                "all were replaced",
+                lambda: sum(map(int, live.server.worker_facts("restarts"))) >= 6,
+                "workers were replaced again and again",
             )
 
         assert set(load.versions) == {"one"}

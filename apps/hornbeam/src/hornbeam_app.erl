@@ -21,6 +21,7 @@ start(_Type, _Args) ->
 
 -spec stop(term()) -> ok.
 stop(_State) ->
+    ok = hornbeam_hangup:remove(),
     hornbeam_tls_log:stop().
 
 start_tree() ->
@@ -31,4 +32,5 @@ start_tree() ->
     ok = hornbeam_groups:create_table(),
     ok = hornbeam_fanout:create_tables(),
     ok = hornbeam_selection:create_table(),
+    _ = hornbeam_config:node_option(reload_on_sighup) andalso hornbeam_hangup:install(),
     hornbeam_sup:start_link().

@@ -65,7 +65,9 @@ fail(Message) ->
 %% Returns when the server cannot be started, or has come down with all of its supervisors.
 serve({ok, App, Options}) ->
     case hornbeam:start(App, Options) of
-        ok -> serve_until_down(monitor(process, hornbeam_sup));
+        ok ->
+            ok = hornbeam_hangup:install(),
+            serve_until_down(monitor(process, hornbeam_sup));
         {error, Reason} -> {failed, hornbeam:format_error(Reason)}
     end;
 serve({error, Message}) ->

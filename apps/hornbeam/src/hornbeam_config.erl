@@ -147,9 +147,11 @@
 -type node_options() :: #{
     state_max_memory := pos_integer() | infinity,
     %% Bytes that the shared state may take. Default `infinity'.
-    rpc_allow := all | [{module(), Function :: atom()}]
+    rpc_allow := all | [{module(), Function :: atom()}],
     %% What Python may call on nodes by `rpc_call' and `rpc_cast'; the function `_' stands for all
     %% of a module. Default `all'.
+    reload_on_sighup := boolean()
+    %% Whether SIGHUP reloads all servers, rather than to end the node. Default false.
 }.
 %% Options of the node, which all its servers share. They stand in the environment of the
 %% application `hornbeam' only, and are read when it starts.
@@ -288,7 +290,8 @@ mask(Config) ->
 node_defaults() ->
     #{
         state_max_memory => infinity,
-        rpc_allow => all
+        rpc_allow => all,
+        reload_on_sighup => false
     }.
 
 %% @doc Checks the options of the node, which stand in the environment of the application.
@@ -302,7 +305,7 @@ validate_node() ->
     end.
 
 %% @doc An option of the node, once {@link validate_node/0} has found it well.
--spec node_option(state_max_memory | rpc_allow) -> term().
+-spec node_option(state_max_memory | rpc_allow | reload_on_sighup) -> term().
 node_option(Key) ->
     application:get_env(hornbeam, Key, map_get(Key, node_defaults())).
 

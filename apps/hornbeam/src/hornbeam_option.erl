@@ -82,6 +82,7 @@ check(mounts, Value) -> hornbeam_form:any_list(Value);
 check(status_path, Value) -> hornbeam_form:off_or(Value, fun hornbeam_form:url_path/1);
 check(metrics_path, Value) -> hornbeam_form:off_or(Value, fun hornbeam_form:url_path/1);
 check(state_max_memory, Value) -> hornbeam_form:integer_or_infinity(Value, 1);
+check(reload_on_sighup, Value) -> hornbeam_form:boolean(Value);
 check(rpc_allow, Value) -> check_rpc_allow(Value);
 check(_, _) -> {error, "a known option"}.
 

@@ -56,9 +56,7 @@
     generation = 0 :: non_neg_integer(),
     rollout = hornbeam_rollout:new() :: hornbeam_rollout:rollout(),
     worker_class :: hornbeam_selection:worker_class(),
-    %% Number waiting, read by connections and workers without asking this process.
-    waiting :: hornbeam_selection:waiting(),
-    queue = hornbeam_queue:new() :: hornbeam_queue:queue(hornbeam_routes:stream_key()),
+    waiting :: hornbeam_waiting:waiting(),
     tick :: reference() | undefined,
     %% Those who wait in await_ready/1, and whether all workers have been ready once.
     awaiting = [] :: [gen_server:from()],
@@ -173,7 +171,7 @@ init({Name, Config = #{max_queue := MaxQueue}, Python}) ->
     process_flag(trap_exit, true),
     logger:update_process_metadata(#{hornbeam_server => Name}),
     State = #state{name = Name, config = Config, python = Python,
-                   waiting = hornbeam_selection:new_waiting(MaxQueue),
+                   waiting = hornbeam_waiting:new(MaxQueue),
                    sup = hornbeam_selection:workers_sup(Name),
                    started_ms = erlang:monotonic_time(millisecond)},
     {ok, publish(State), {continue, start_workers}}.
@@ -196,8 +194,8 @@ handle_call(reload, From, State = #state{rollout = Rollout}) ->
 handle_call({scale, Count}, From, State = #state{rollout = Rollout}) ->
     Asked = hornbeam_rollout:ask_for_scale(Count, From, Rollout),
     {noreply, advance(State#state{rollout = Asked})};
-handle_call(info, _From, State = #state{slots = Slots, queue = Queue}) ->
-    Info = #{queue => hornbeam_queue:size(Queue),
+handle_call(info, _From, State = #state{slots = Slots, waiting = Waiting}) ->
+    Info = #{queue => hornbeam_waiting:size(Waiting),
              uptime_ms => now_ms() - State#state.started_ms,
              options => hornbeam_config:mask(State#state.config)},
     {reply, {hornbeam_slots:shown(Slots), Info}, State}.
@@ -223,17 +221,11 @@ handle_cast({want, WorkerId, Pid, Urgency, Why}, State = #state{slots = Slots0})
         ignored ->
             {noreply, State}
     end;
-handle_cast({enqueue, StreamKey, ArrivalMs}, State = #state{queue = Queue}) ->
-    Waiting = State#state{queue = hornbeam_queue:in(StreamKey, ArrivalMs, Queue)},
-    {noreply, wake(ensure_tick(Waiting))};
-handle_cast({leave_queue, StreamKey}, State = #state{queue = Queue0, waiting = Waiting}) ->
-    case hornbeam_queue:remove(StreamKey, Queue0) of
-        {ok, Queue} ->
-            hornbeam_selection:no_longer_waiting(Waiting, 1),
-            {noreply, State#state{queue = Queue}};
-        false ->
-            {noreply, State}
-    end;
+handle_cast({enqueue, StreamKey, ArrivalMs}, State = #state{waiting = Waiting}) ->
+    Queued = State#state{waiting = hornbeam_waiting:in(StreamKey, ArrivalMs, Waiting)},
+    {noreply, wake(ensure_tick(Queued))};
+handle_cast({leave_queue, StreamKey}, State = #state{waiting = Waiting}) ->
+    {noreply, State#state{waiting = hornbeam_waiting:leave(StreamKey, Waiting)}};
 handle_cast(released, State) ->
     {noreply, wake(State)}.
 
@@ -251,7 +243,7 @@ handle_info({timeout, Timer, {next_start, WorkerId}}, State = #state{slots = Slo
     end;
 handle_info({timeout, _, {stop_drained, Monitor}}, State = #state{slots = Slots}) ->
     case hornbeam_slots:leaving(Monitor, Slots) of
-        {ok, Process} -> stop_drained(Process, State);
+        {ok, Process} -> hornbeam_worker_life:stop_drained(Process, shutdown_timeout(State));
         gone -> ok
     end,
     {noreply, State};
@@ -267,20 +259,16 @@ handle_info(Message, State) ->
 -spec terminate(term(), #state{}) -> ok.
 terminate(_Reason, State = #state{name = Name, slots = Slots, sup = Sup}) ->
     ok = hornbeam_selection:withdraw(Name, Sup),
-    TimeoutMs = stop_ms(State),
-    Running = hornbeam_slots:processes(Slots),
-    _ = [hornbeam_worker:stop(Pid, TimeoutMs) || #{pid := Pid} <- Running],
-    lists:foreach(fun await_down/1, Running).
+    hornbeam_worker_life:stop_all(hornbeam_slots:processes(Slots), stop_ms(State)).
 
-stop_ms(#state{waiting = Waiting, config = #{shutdown_timeout := TimeoutMs}}) ->
-    case hornbeam_selection:stop_deadline_ms(Waiting) of
-        none -> TimeoutMs;
+stop_ms(State = #state{waiting = Waiting}) ->
+    case hornbeam_selection:stop_deadline_ms(hornbeam_waiting:counter(Waiting)) of
+        none -> shutdown_timeout(State);
         DeadlineMs -> max(0, DeadlineMs - now_ms())
     end.
 
-%% No timeout: a worker bounds its own end, and this process's supervisor bounds this wait.
-await_down(Process = #{monitor := Monitor}) ->
-    receive {{worker_down, _}, Monitor, process, _, Reason} -> end_os_process(Process, Reason) end.
+shutdown_timeout(#state{config = #{shutdown_timeout := TimeoutMs}}) ->
+    TimeoutMs.
 
 %%% Selection
 
@@ -290,7 +278,8 @@ publish(State = #state{name = Name, slots = Slots, config = Config, waiting = Wa
                || #{pid := Pid, writer := Writer, routes := Routes, load := Load}
                   <- hornbeam_slots:ready_processes(Slots)],
     Max = max_concurrency(Config, WorkerClass),
-    ok = hornbeam_selection:publish(Name, Workers, Max, Waiting, WorkerClass),
+    ok = hornbeam_selection:publish(Name, Workers, Max, hornbeam_waiting:counter(Waiting),
+                                    WorkerClass),
     State.
 
 %% A request of a WSGI application takes a thread.
@@ -322,26 +311,15 @@ start_successor({WorkerId, Why}, State = #state{slots = Slots}) ->
             successor_failed(WorkerId, State#state.generation, Reason, Failed)
     end.
 
-start_process(WorkerId, State = #state{sup = Sup}) ->
-    Routes = hornbeam_routes:new(),
-    Load = hornbeam_load:new(),
-    Args = #{pool => self(), server => State#state.name, worker_id => WorkerId,
-             python => State#state.python, config => State#state.config,
-             routes => Routes, load => Load, waiting => State#state.waiting},
-    case hornbeam_workers_sup:start_worker(Sup, Args) of
-        {ok, Pid} ->
-            Monitor = monitor(process, Pid, [{tag, {worker_down, WorkerId}}]),
-            {ok, #{pid => Pid, monitor => Monitor, routes => Routes, load => Load,
-                   generation => State#state.generation}};
-        {error, Reason} ->
-            hornbeam_routes:delete(Routes),
-            {error, Reason}
-    end.
+start_process(WorkerId, State = #state{sup = Sup, waiting = Waiting}) ->
+    Args = #{server => State#state.name, worker_id => WorkerId, python => State#state.python,
+             config => State#state.config, waiting => hornbeam_waiting:counter(Waiting)},
+    hornbeam_worker_life:start(Sup, Args, State#state.generation).
 
 worker_ready(WorkerId, WorkerClass, Replaced, State) ->
     ?LOG_INFO(#{what => worker_ready, worker_id => WorkerId}),
     Published = publish(State#state{worker_class = WorkerClass}),
-    lists:foreach(fun drain/1, Replaced),
+    lists:foreach(fun hornbeam_worker_life:drain/1, Replaced),
     wake(advance(settle(Published))).
 
 %%% Ends
@@ -358,34 +336,18 @@ process_down(succeeded, WorkerId, {Process, Reason}, State) ->
     log_down(WorkerId, Reason, 0),
     withdraw(Process, Reason, State);
 process_down(successor, WorkerId, {Process = #{generation := Generation}, Reason}, State) ->
-    release_process(Process, Reason),
+    hornbeam_worker_life:withdrawn(Process, Reason),
     successor_failed(WorkerId, Generation, Reason, State);
 process_down(left, WorkerId, {Process, Reason}, State) ->
     _ = is_map_key(ready_ms, Process) andalso log_drained(WorkerId, Reason),
-    release_process(Process, Reason),
+    hornbeam_worker_life:withdrawn(Process, Reason),
     State.
 
 withdraw(Process = #{load := Load}, Reason, State0) ->
     hornbeam_load:close(Load),
     State = publish(State0),
-    release_process(Process, Reason),
+    hornbeam_worker_life:withdrawn(Process, Reason),
     State.
-
-%% After the worker is no longer published.
-release_process(Process = #{routes := Routes}, Reason) ->
-    end_os_process(Process, Reason),
-    %% Whoever inserts a route from now on sees that the process is dead (see hornbeam_stream).
-    Word = case Reason of
-        {shutdown, stopped} -> worker_replaced;
-        _ -> worker_down
-    end,
-    _ = [Pid ! {{Pid, StreamId}, {Word, Id}}
-         || {Id, {Pid, StreamId}} <- hornbeam_routes:take_all(Routes)],
-    hornbeam_routes:delete(Routes).
-
-%% A worker that was killed could not do that itself.
-end_os_process(#{os_pid := OsPid}, killed) when is_integer(OsPid) -> hornbeam_worker:kill(OsPid);
-end_os_process(_, _) -> ok.
 
 start_later(WorkerId, Reason, State = #state{slots = Slots}) ->
     {Failures, _} = hornbeam_slots:failures(WorkerId, Slots),
@@ -428,29 +390,6 @@ log_down(WorkerId, Reason, DelayMs) ->
 log_drained(WorkerId, Reason) ->
     ?LOG_INFO(#{what => worker_drained, worker_id => WorkerId,
                 reason => hornbeam_worker_exit:text(Reason)}).
-
-%%% Drain
-
-%% After others are published in place of the worker.
-drain(#{monitor := Monitor, load := Load}) ->
-    hornbeam_load:close(Load),
-    _ = erlang:start_timer(?TICK_MS, self(), {stop_drained, Monitor}),
-    ok.
-
-%% It is told to end when whoever has a place there has sent its request.
-stop_drained(#{pid := Pid, load := Load, routes := Routes, monitor := Monitor}, State) ->
-    #state{config = #{shutdown_timeout := TimeoutMs}} = State,
-    case hornbeam_load:in_flight(Load) =:= hornbeam_routes:count(Routes) of
-        true ->
-            hornbeam_worker:stop(Pid, TimeoutMs);
-        false ->
-            _ = erlang:start_timer(?TICK_MS, self(), {stop_drained, Monitor}),
-            ok
-    end.
-
-%% One that was not ready, and has nothing to finish.
-discard(#{pid := Pid}) ->
-    hornbeam_worker:stop(Pid, 0).
 
 %%% Replacement
 
@@ -505,8 +444,8 @@ remove_workers(Count, State0 = #state{slots = Slots, config = Config}) ->
     Fewer = State0#state{config = Config#{workers := Count}},
     {Leaving, Discarded, State} = lists:foldl(fun retire/2, {[], [], Fewer}, Ids),
     Published = publish(State),
-    lists:foreach(fun drain/1, Leaving),
-    lists:foreach(fun discard/1, Discarded),
+    lists:foreach(fun hornbeam_worker_life:drain/1, Leaving),
+    lists:foreach(fun hornbeam_worker_life:discard/1, Discarded),
     Published.
 
 retire(Id, {Leaving0, Discarded0, State = #state{slots = Slots0}}) ->
@@ -525,7 +464,7 @@ act({_, Id} = Action, State = #state{slots = Slots, generation = Wanted}) ->
 
 discard_starting(Id, State = #state{slots = Slots0}) ->
     {Process, Slots} = hornbeam_slots:discard(Id, Slots0),
-    discard(Process),
+    hornbeam_worker_life:discard(Process),
     State#state{slots = Slots}.
 
 %% A process has ended before it was ready, or could not be started.
@@ -583,30 +522,10 @@ answer(Outcome, State = #state{awaiting = Awaiting}) ->
 
 %%% Queue
 
-%% Wake as many as there are places. Those woken reserve for themselves: one that has died since
-%% costs nothing but its turn.
-wake(State = #state{queue = Queue}) ->
-    case hornbeam_queue:size(Queue) of
+wake(State = #state{waiting = Waiting}) ->
+    case hornbeam_waiting:size(Waiting) of
         0 -> State;
-        _ -> wake(free_places(State), State)
-    end.
-
-wake(0, State) ->
-    State;
-wake(Places, State = #state{queue = Queue0, waiting = Waiting}) ->
-    case hornbeam_queue:out(Queue0) of
-        empty ->
-            State;
-        {ok, {Pid, StreamId}, Queue} ->
-            hornbeam_selection:no_longer_waiting(Waiting, 1),
-            Taken = case is_process_alive(Pid) of
-                true ->
-                    Pid ! {{Pid, StreamId}, {pool, retry}},
-                    1;
-                false ->
-                    0
-            end,
-            wake(Places - Taken, State#state{queue = Queue})
+        _ -> State#state{waiting = hornbeam_waiting:wake(free_places(State), Waiting)}
     end.
 
 free_places(#state{slots = Slots, config = Config, worker_class = WorkerClass}) ->
@@ -617,16 +536,11 @@ free_places(#state{slots = Slots, config = Config, worker_class = WorkerClass}) 
 
 expire_queue(State = #state{config = #{queue_timeout := infinity}}) ->
     State;
-expire_queue(State = #state{queue = Queue0, waiting = Waiting, config = Config}) ->
-    #{queue_timeout := QueueTimeoutMs} = Config,
-    LimitMs = now_ms() - QueueTimeoutMs,
-    {Expired, Queue} = hornbeam_queue:expire(LimitMs, Queue0),
-    hornbeam_selection:no_longer_waiting(Waiting, length(Expired)),
-    _ = [Pid ! {{Pid, StreamId}, {pool, timeout}} || {Pid, StreamId} <- Expired],
-    State#state{queue = Queue}.
+expire_queue(State = #state{waiting = Waiting, config = #{queue_timeout := TimeoutMs}}) ->
+    State#state{waiting = hornbeam_waiting:expire(now_ms() - TimeoutMs, Waiting)}.
 
-ensure_tick(State = #state{tick = undefined, queue = Queue}) ->
-    case hornbeam_queue:size(Queue) of
+ensure_tick(State = #state{tick = undefined, waiting = Waiting}) ->
+    case hornbeam_waiting:size(Waiting) of
         0 -> State;
         _ -> State#state{tick = erlang:start_timer(?TICK_MS, self(), tick)}
     end;
