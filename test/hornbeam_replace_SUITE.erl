@@ -312,7 +312,7 @@ replace() ->
     hornbeam_pool:replace(pool(), 1, hornbeam_test_server:worker_pid(default, 1)).
 
 pool() ->
-    hornbeam_pool:pool_pid(default).
+    hornbeam_selection:pool_pid(default).
 
 %% The process of the successor, once it runs.
 second(Config) ->
