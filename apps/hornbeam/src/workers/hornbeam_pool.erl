@@ -235,6 +235,8 @@ handle_info({{worker_down, WorkerId}, Monitor, process, _Pid, Reason}, State = #
     {What, Process, Slots} = hornbeam_slots:down(WorkerId, Monitor, Reason, now_ms(), Slots0),
     Down = process_down(What, WorkerId, {Process, Reason}, State#state{slots = Slots}),
     {noreply, advance(Down)};
+handle_info({{waiting_down, StreamKey}, _, process, _, _}, State = #state{waiting = Waiting}) ->
+    {noreply, State#state{waiting = hornbeam_waiting:leave(StreamKey, Waiting)}};
 handle_info({timeout, Timer, {next_start, WorkerId}}, State = #state{slots = Slots0}) ->
     case hornbeam_slots:timer_due(WorkerId, Timer, Slots0) of
         {start, Slots} -> {noreply, advance(start_worker(WorkerId, State#state{slots = Slots}))};
