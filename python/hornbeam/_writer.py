@@ -6,12 +6,20 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from hornbeam._errors import ReentrantCall
 from hornbeam._etf import pack_batch
 
 __all__ = ("PacketWriter",)
+
+MAX_BATCH_BYTES: Final = 65536
+"""Of a packet with several messages: the node keeps all of it while one is in use.
+
+So what a client that takes nothing holds there is its own window, not also what was
+sent to others in the same turn.
+"""
 
 
 class PacketWriter:
@@ -48,7 +56,7 @@ class PacketWriter:
         self._is_writing = False
 
     def write(self, encoded: bytes | None = None) -> None:
-        """Write the outbox, and a message after it, as one packet.
+        """Write the outbox, and a message after it, as one packet unless that is large.
 
         Raises:
             ReentrantCall: this thread is in the midst of another packet.
@@ -68,7 +76,12 @@ class PacketWriter:
                 if encoded is not None:
                     messages.append(encoded)
 
-                self._write_packet(pack_batch(messages))
+                # Nearly always.
+                if len(messages) < 2 or sum(map(len, messages)) <= MAX_BATCH_BYTES:
+                    self._write_packet(pack_batch(messages))
+                else:
+                    for batch in _batches(messages):
+                        self._write_packet(pack_batch(batch))
             finally:
                 self._is_writing = False
 
@@ -100,3 +113,17 @@ class PacketWriter:
         except BrokenPipeError:
             self._on_broken()
             raise
+
+
+def _batches(messages: list[bytes]) -> Iterator[list[bytes]]:
+    """Cut into batches that are not too large, or have one message."""
+    begin = size = 0
+
+    for index, message in enumerate(messages):
+        size += len(message)
+
+        if size > MAX_BATCH_BYTES and index > begin:
+            yield messages[begin:index]
+            begin, size = index, len(message)
+
+    yield messages[begin:]

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How messages are put into packets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from hornbeam._protocol import PacketSplitter
+from hornbeam._writer import MAX_BATCH_BYTES, PacketWriter
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    yield read_end, write_end
+    os.close(read_end)
+    os.close(write_end)
+
+
+def sizes_of_packets(pipe: tuple[int, int], messages: list[bytes]) -> list[int]:
+    """What the messages are written as; all has to fit into the pipe."""
+    read_end, write_end = pipe
+    writer = PacketWriter(write_end, lambda: None)
+    writer.outbox.extend(messages)
+    writer.write()
+    assert writer.outbox == []
+    packets = list(PacketSplitter().feed(os.read(read_end, 1 << 20)))
+    # A version byte, a list's head of five, and its end.
+    joined = b"".join(packet[6:-1] for packet in packets)
+    assert joined == b"".join(messages)
+    return [len(packet) - 7 for packet in packets]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "packets"),
+    [
+        ([1], [1]),
+        ([10, 20, 30], [60]),
+        ([MAX_BATCH_BYTES // 2] * 2, [MAX_BATCH_BYTES]),
+    ],
+)
+def test_small_messages_share_a_packet(
+    pipe: tuple[int, int], sizes: list[int], packets: list[int]
+) -> None:
+    _enlarge(pipe[1])
+    assert sizes_of_packets(pipe, [b"m" * size for size in sizes]) == packets
+
+
+@pytest.mark.parametrize(
+    ("sizes", "packets"),
+    [
+        ([MAX_BATCH_BYTES, 1], [MAX_BATCH_BYTES, 1]),
+        ([1, MAX_BATCH_BYTES], [1, MAX_BATCH_BYTES]),
+        ([1, MAX_BATCH_BYTES + 9, 1, 2], [1, MAX_BATCH_BYTES + 9, 3]),
+        ([40_000, 40_000, 20_000], [40_000, 60_000]),
+    ],
+)
+def test_large_ones_do_not(
+    pipe: tuple[int, int], sizes: list[int], packets: list[int]
+) -> None:
+    """The node would hold all of a packet for the slowest of its clients."""
+    _enlarge(pipe[1])
+    assert sizes_of_packets(pipe, [b"m" * size for size in sizes]) == packets
+
+
+def _enlarge(descriptor: int) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, 1 << 19)
