@@ -36,6 +36,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._unasked = b""
         self._answer: asyncio.Future[Answer] | None = None
         self._transport: asyncio.Transport | None = None
 
@@ -60,11 +61,11 @@ class Connection(asyncio.Protocol):
         waiting, self._answer = self._answer, None
 
         if waiting is None or len(body) > size:
-            raise Wrong(f"came unasked: {self._buffer!r}")
+            self._unasked = self._buffer
 
         self._buffer = b""
 
-        if not waiting.done():
+        if waiting is not None and not waiting.done():
             waiting.set_result(Answer(int(status_line.split()[1]), headers, body))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -73,6 +74,10 @@ class Connection(asyncio.Protocol):
 
     def get(self, target: str) -> asyncio.Future[Answer]:
         assert self._transport is not None and self._answer is None
+
+        if self._unasked:
+            raise Wrong(f"came unasked: {self._unasked!r}")
+
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         return self._answer

@@ -46,8 +46,7 @@ class Http2Connection(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for stream in self._streams.values():
-            self._fail(stream, f"closed instead of an answer: {exc}")
+        self._fail_all(f"closed instead of an answer: {exc}")
 
     async def work(self, number: int, milliseconds: int) -> bool:
         """Ask for work; whether it was done, rather than refused."""
@@ -69,9 +68,10 @@ class Http2Connection(asyncio.Protocol):
         return stream_id
 
     def cancel(self, stream_id: int) -> None:
-        del self._streams[stream_id]
-        self._h2.reset_stream(stream_id, 8)
-        self._flush()
+        """Reset a stream, unless it is over."""
+        if self._streams.pop(stream_id, None) is not None:
+            self._h2.reset_stream(stream_id, 8)
+            self._flush()
 
     def leave(self, *, resets: bool = False) -> None:
         assert self._transport is not None
@@ -80,7 +80,8 @@ class Http2Connection(asyncio.Protocol):
 
     def _handle(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.ConnectionTerminated):
-            raise Wrong(f"the connection is ended: {event}")
+            self._fail_all(f"ended instead of an answer: {event}")
+            return
 
         stream = self._streams.get(getattr(event, "stream_id", None) or 0)
 
@@ -95,7 +96,8 @@ class Http2Connection(asyncio.Protocol):
                 event.flow_controlled_length, event.stream_id
             )
         elif isinstance(event, h2.events.StreamReset):
-            self._fail(stream, f"reset instead of an answer: {event}")
+            del self._streams[event.stream_id]
+            _fail(stream, f"reset instead of an answer: {event}")
         elif isinstance(event, h2.events.StreamEnded):
             del self._streams[event.stream_id]
             status = int(stream.headers[b":status"])
@@ -103,15 +105,24 @@ class Http2Connection(asyncio.Protocol):
             if not stream.answer.done():
                 stream.answer.set_result(Answer(status, stream.headers, stream.body))
 
-    def _fail(self, stream: _Stream, why: str) -> None:
-        if not stream.answer.done():
-            stream.answer.set_exception(Wrong(why))
+    def _fail_all(self, why: str) -> None:
+        for stream in self._streams.values():
+            _fail(stream, why)
+
+        self._streams.clear()
 
     def _flush(self) -> None:
         assert self._transport is not None
 
         if data := self._h2.data_to_send():
             self._transport.write(data)
+
+
+def _fail(stream: _Stream, why: str) -> None:
+    if not stream.answer.done():
+        stream.answer.set_exception(Wrong(why))
+        # Nobody may wait for it: that is no fault.
+        stream.answer.exception()
 
 
 async def connect_http2(url: str) -> Http2Connection:

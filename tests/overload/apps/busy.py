@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import sys
 import threading
 import time
@@ -21,6 +22,8 @@ from typing import Any
 from e2e.raw_apps.toolbox import Receive, Scope, Send, respond, send_part, start
 
 _PART = b"x" * 65536
+
+_ORDER_LENGTH = 1000
 
 _order: list[int] = []
 
@@ -36,7 +39,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _work(scope: Scope, receive: Receive, send: Send, number: str) -> None:
-    _order.append(int(number))
+    if len(_order) < _ORDER_LENGTH:
+        _order.append(int(number))
+
     await asyncio.sleep(int(scope["query_string"] or b"0") / 1000)
     await respond(send, number)
 
@@ -77,6 +82,7 @@ async def _alive(scope: Scope, receive: Receive, send: Send, _: str) -> None:
     """What is alive in this process."""
     gc.collect()
     counts = {
+        "pid": os.getpid(),
         "objects": len(gc.get_objects()),
         "tasks": len(asyncio.all_tasks()),
         "threads": threading.active_count(),
