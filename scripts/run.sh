@@ -12,6 +12,13 @@ cd "$(dirname "$0")/.."
 alone=""
 ! command -v setsid > /dev/null || alone=setsid
 
+# Each connection is a file. More than the usual 1024, but not as many as some containers allow: the
+# node has a table with a row for each.
+files=$(ulimit -S -n)
+if [ "$files" != unlimited ] && [ "$files" -lt 65536 ]; then
+    ulimit -S -n 65536 2> /dev/null || ulimit -S -n "$(ulimit -H -n)" 2> /dev/null || true
+fi
+
 # The schedulers must not spin while they wait: the workers need the cores.
 # shellcheck disable=SC2086 # no word where there is no setsid
 $alone erl -noinput +Bi +sbwt none +sbwtdcpu none +sbwtdio none \

@@ -261,7 +261,8 @@ bind_error(Reason, #{text := Text}) ->
     {bind_failed, #{address => Text, message => unicode:characters_to_binary(Message)}}.
 
 transport_opts(Address, Config) ->
-    #{max_connections := MaxConnections, socket_mode := SocketMode} = Config,
+    #{max_connections := Wanted, socket_mode := SocketMode} = Config,
+    MaxConnections = hornbeam_descriptors:max_connections(Wanted, hornbeam_descriptors:limit()),
     Acceptors = min(?MAX_ACCEPTORS, MaxConnections),
     #{
         socket_opts => socket_opts(Address, Config),
@@ -270,15 +271,12 @@ transport_opts(Address, Config) ->
         num_acceptors => Acceptors,
         %% Ranch counts for each of its connection supervisors by itself.
         num_conns_sups => Acceptors,
-        max_connections => share(MaxConnections, Acceptors),
+        max_connections => (MaxConnections + Acceptors - 1) div Acceptors,
         %% Connections are asked to finish by terminate/2; what is left after that is cut.
         shutdown => brutal_kill,
         connection_type => supervisor,
         logger => hornbeam_cowboy_log
     }.
-
-share(infinity, _) -> infinity;
-share(Total, Shares) -> (Total + Shares - 1) div Shares.
 
 socket_opts(Address, #{send_timeout := SendTimeoutMs}) ->
     address_opts(Address) ++
