@@ -14,10 +14,16 @@ QUIET_SECONDS = 60.0
 
 _ROWS = "lists:sum([N || T <- ets:all(), N <- [ets:info(T, size)], is_integer(N)])"
 
+# Without what the logger notes of a module when that logs for the first time.
+_TERMS = """
+    length([K || {K, _} <- persistent_term:get(),
+                 not is_tuple(K) orelse element(1, K) =/= logger_config])
+"""
+
 _NODE = f"""
     [erlang:garbage_collect(P) || P <- processes()],
     [length(processes()), length(erlang:ports()), length(ets:all()), {_ROWS},
-     maps:get(count, persistent_term:info()), erlang:system_info(atom_count),
+     {_TERMS}, erlang:system_info(atom_count),
      erlang:memory(binary), erlang:memory(ets), erlang:memory(total)]
 """
 
@@ -55,6 +61,8 @@ def take(server: Server) -> dict[str, int]:
     alive = _alive(server)
     # The sweep of the node, once a second, forgets the connections.
     settled(lambda: int(server.node.eval(_ROWS)), seconds=1.2)
+    # As above.
+    server.node.eval(_NODE)
     values = literal_eval(server.node.eval(_NODE))
     counts: dict[str, int] = dict(zip(_NODE_KEYS, values, strict=True))
     counts["node files"] = _files(server.node.os_pid)

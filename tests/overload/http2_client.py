@@ -13,6 +13,9 @@ import h2.events
 
 from overload.client import Answer, Wrong, check
 
+MAX_STREAMS = 90
+"""That work on a connection; the server allows a few more."""
+
 
 @dataclass
 class _Stream:
@@ -28,6 +31,7 @@ class Http2Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._streams: dict[int, _Stream] = {}
+        self._room = asyncio.Semaphore(MAX_STREAMS)
         self._transport: asyncio.Transport | None = None
         self._h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=True, header_encoding=None)
@@ -50,8 +54,9 @@ class Http2Connection(asyncio.Protocol):
 
     async def work(self, number: int, milliseconds: int) -> bool:
         """Ask for work; whether it was done, rather than refused."""
-        stream_id = self.send(f"/work/{number}?{milliseconds}")
-        return check(await self._streams[stream_id].answer, number)
+        async with self._room:
+            stream_id = self.send(f"/work/{number}?{milliseconds}")
+            return check(await self._streams[stream_id].answer, number)
 
     def send(self, path: str) -> int:
         """Send a request; the id of its stream."""

@@ -73,22 +73,21 @@ class Report:
             f"after: {self.after}\ngrowth: {self.growth_bytes}"
         )
 
-    def check(self, *, share: float, growth_bytes: int) -> None:
+    def check(self, *, share: float, slack_ms: float, growth_bytes: int) -> None:
         """Check what must hold.
 
         Args:
             share: of the capacity that is to be served under overload, at least.
+            slack_ms: what answers may take besides, for the machine's other work.
             growth_bytes: what each process may grow by.
         """
         assert self.capacity.refused == self.after.refused == 0
         assert self.overload.refused > self.overload.offered / 2
         served = self.overload.served_per_second
         assert served > share * self.capacity.served_per_second
-        # Who waits knows how long that can be: the queue, and what is under way.
-        assert percentile(self.overload.refused_ms, 50) < WORK_MS
-        assert percentile(self.after.served_ms, 50) < 2 * percentile(
-            self.capacity.served_ms, 50
-        )
+        assert percentile(self.overload.refused_ms, 50) < WORK_MS + slack_ms
+        as_ever_ms = 2 * percentile(self.capacity.served_ms, 50)
+        assert percentile(self.after.served_ms, 50) < as_ever_ms + slack_ms
         assert self.queue_after == self.in_flight_after == 0
         assert self.served_by_workers == self.served_to_clients
         assert all(each < growth_bytes for each in self.growth_bytes.values())
@@ -183,7 +182,7 @@ def main() -> None:
             report = run(node, kind, args.seconds)
 
         sys.stdout.write(f"{kind}\n{report}\n")
-        report.check(share=0.9, growth_bytes=16 << 20)
+        report.check(share=0.9, slack_ms=0, growth_bytes=16 << 20)
 
 
 if __name__ == "__main__":

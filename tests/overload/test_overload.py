@@ -13,8 +13,10 @@ from overload.client import Answer, Wrong, check
 from overload.soak_overload import KINDS, TESTS_DIR, cpu_seconds, run
 
 SECONDS = 1.0
-SHARE = 0.7
+SHARE = 0.5
 """Of the capacity: the machine may be busy with other tests."""
+
+SLACK_MS = 500
 
 GROWTH_BYTES = 16 << 20
 REFUSALS = 1000
@@ -26,7 +28,7 @@ def test_ten_times_the_capacity(node: Node, kind: str) -> None:
     """What is served stays; the rest is told at once, and not done; nothing is left."""
     report = run(node, kind, SECONDS)
     print(report)  # noqa: T201
-    report.check(share=SHARE, growth_bytes=GROWTH_BYTES)
+    report.check(share=SHARE, slack_ms=SLACK_MS, growth_bytes=GROWTH_BYTES)
 
 
 def test_refusals_are_cheap(node: Node) -> None:

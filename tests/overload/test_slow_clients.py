@@ -17,7 +17,7 @@ from overload.soak_slow import run, slow_clients
 
 EACH = 200
 SECONDS = 2.0
-SLACK_MS = 150.0
+SLACK_MS = 500.0
 
 CUTTING = (
     "#{workers => 2, header_timeout => 700, timeout => 1000, send_timeout => 1000,"
