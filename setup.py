@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build of the codec's C extension; everything else is in pyproject.toml.
+"""Build of the C extensions; everything else is in pyproject.toml.
 
-The extension is optional: where it can't be built, the pure Python codec does its work.
+They are optional: where they can't be built, pure Python code does their work.
 """
 
 from glob import glob
@@ -15,6 +15,9 @@ setup(
             sources=sorted(glob("python/hornbeam/_etf_c*.c")),
             depends=sorted(glob("python/hornbeam/_etf_c*.h")),
             optional=True,
-        )
+        ),
+        Extension(
+            "hornbeam._http_c", sources=["python/hornbeam/_http_c.c"], optional=True
+        ),
     ]
 )

@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Builds the codec's C extension for an interpreter, next to its sources.
+# Builds the C extensions for an interpreter, next to their sources.
 #
 #   scripts/build_ext.sh PYTHON
 #
-# Does nothing where it is up to date. Without a C compiler or the headers of that Python it
-# says so and succeeds: the pure Python codec does the work then. CC and CFLAGS are honoured.
+# Does nothing where they are up to date. Without a C compiler or the headers of that Python it
+# says so and succeeds: pure Python code does the work then. CC and CFLAGS are honoured.
 set -eu
 
 if [ $# -ne 1 ]; then
@@ -29,7 +29,7 @@ if ! facts=$("$python" -c '
 import sysconfig
 print(sysconfig.get_path("include"))
 print(sysconfig.get_path("platinclude"))
-print("_etf_c" + sysconfig.get_config_var("EXT_SUFFIX"))
+print(sysconfig.get_config_var("EXT_SUFFIX"))
 '); then
     echo "build_ext: $python is not a Python that runs" >&2
     exit 1
@@ -37,32 +37,36 @@ fi
 
 include=$(printf '%s\n' "$facts" | sed -n 1p)
 platinclude=$(printf '%s\n' "$facts" | sed -n 2p)
-target=$(printf '%s\n' "$facts" | sed -n 3p)
-sources=$(echo _etf_c*.c)
+suffix=$(printf '%s\n' "$facts" | sed -n 3p)
+# The codec, and what else is done once per request.
+extensions="_etf_c _http_c"
 
-is_fresh() {
-    [ -e "$target" ] || return 1
-    for file in _etf_c*.[ch]; do
-        [ ! "$file" -nt "$target" ] || return 1
+is_fresh() { # is_fresh NAME FILE
+    [ -e "$2" ] || return 1
+    for file in "$1"*.[ch]; do
+        [ ! "$file" -nt "$2" ] || return 1
     done
 }
 
 use_twin() {
-    # One that was built from other sources may not match the Python modules around it.
-    rm -f "$target"
+    # What was built from other sources may not match the Python modules around it.
+    for extension in $extensions; do
+        rm -f "$extension$suffix"
+    done
     echo "build_ext: $1; the pure Python codec will be used"
     exit 0
 }
 
 # Those of other Pythons that were built from older sources do not match the modules around them.
-for other in _etf_c.*.so; do
-    [ -e "$other" ] || continue
-    for file in _etf_c*.[ch]; do
-        [ ! "$file" -nt "$other" ] || rm -f "$other"
+stale=""
+for extension in $extensions; do
+    for other in "$extension".*.so; do
+        [ ! -e "$other" ] || is_fresh "$extension" "$other" || rm -f "$other"
     done
+    is_fresh "$extension" "$extension$suffix" || stale="$stale $extension"
 done
 
-if is_fresh; then
+if [ -z "$stale" ]; then
     exit 0
 fi
 
@@ -76,17 +80,21 @@ case $(uname -s) in
     *) shared=-shared ;;
 esac
 
-# Under a name of its own first: another build, or a running worker, may use the target.
-new=.$target.$$
 log=$(mktemp)
-trap 'rm -f "$new" "$log"' EXIT
+trap 'rm -f .*"$suffix.$$" "$log"' EXIT
 
-# shellcheck disable=SC2086  # lists of words
-if $compiler -std=c11 -O2 -DNDEBUG ${CFLAGS:-} -fPIC -fvisibility=hidden $shared \
-    -I"$include" -I"$platinclude" -o "$new" $sources 2>"$log"; then
-    mv -f "$new" "$target"
-    echo "build_ext: built $target"
-else
-    cat "$log" >&2
-    use_twin "$compiler could not build the extension"
-fi
+for extension in $stale; do
+    # Under a name of its own first: another build, or a running worker, may use the target.
+    target=$extension$suffix
+    new=.$target.$$
+
+    # shellcheck disable=SC2086  # lists of words
+    if $compiler -std=c11 -O2 -DNDEBUG ${CFLAGS:-} -fPIC -fvisibility=hidden $shared \
+        -I"$include" -I"$platinclude" -o "$new" "$extension"*.c 2>"$log"; then
+        mv -f "$new" "$target"
+        echo "build_ext: built $target"
+    else
+        cat "$log" >&2
+        use_twin "$compiler could not build the extension"
+    fi
+done

