@@ -170,6 +170,7 @@ class _Worker:
             self.app = cast("AsgiApp", loaded.call)
             lifespan = await self._start_lifespan()
 
+        _process.settle_collector()
         self.post(protocol.ready(self._describe(loaded.worker_class, lifespan)))
         await self._shutdown_asked.wait()
         await self._end_requests()
