@@ -31,7 +31,7 @@
 -import(hornbeam_test_server, [start/2, release/2, seen/1, worker_info/2]).
 -import(hornbeam_test_wait, [until/1]).
 
-%% As in hornbeam_stream.
+%% As in hornbeam_request_body.
 -define(MAX_GATHERED_BYTES, 65536).
 
 suite() ->

@@ -80,7 +80,7 @@
 -define(MAX_HEADERS_SIZE, 200).
 -define(MAX_HEADERS, 5).
 -define(MAX_BODY, 1000).
-%% As in hornbeam_stream and hornbeam_listener.
+%% As in hornbeam_pipeline and hornbeam_listener.
 -define(MAX_PIPELINED, 64).
 -define(MAX_SKIPPED, 1048576).
 -define(BURST, (16 * 16384)).

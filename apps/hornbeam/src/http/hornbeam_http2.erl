@@ -33,7 +33,7 @@
 %% they may send all together.
 -define(CONNECTION_WINDOW_BYTES, 1073741824).
 %% An alarm at the first byte that is queued for a stream; see hornbeam_backlog. No other value: where
-%% there is none, hornbeam_stream takes the queue for empty, and ends a response that did not end.
+%% there is none, hornbeam_response_body takes the queue for empty, and ends a response that did not end.
 -define(STREAM_BUFFER_BYTES, 1).
 %% Never: Cowboy raises this alarm in place of that of the stream, and so takes it back.
 -define(CONNECTION_BUFFER_BYTES, 16#7fffffffffff).
@@ -53,7 +53,7 @@ options(Config) ->
     #{max_request_line_size := LineSize, max_header_size := HeaderSize,
       header_timeout := HeaderTimeout, http_version := Versions} = Config,
     #{
-        %% Read by Cowboy from 2.13 on; for 2.12 see hornbeam_preface and hornbeam_stream.
+        %% Read by Cowboy from 2.13 on; for 2.12 see hornbeam_preface and hornbeam_upgrade.
         protocols => [protocol(Version) || Version <- Versions],
         max_concurrent_streams => ?MAX_STREAMS,
         max_received_frame_rate => ?MAX_FRAME_RATE,

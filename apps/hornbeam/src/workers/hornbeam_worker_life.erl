@@ -72,7 +72,7 @@ await_down(Process = #{monitor := Monitor}) ->
 -spec withdrawn(hornbeam_slots:process(), hornbeam_worker_exit:reason()) -> ok.
 withdrawn(Process = #{routes := Routes}, Reason) ->
     end_os_process(Process, Reason),
-    %% Whoever inserts a route from now on sees that the process is dead (see hornbeam_stream).
+    %% Whoever inserts a route from now on sees that the process is dead (see hornbeam_dispatch).
     Word = case Reason of
         {shutdown, stopped} -> worker_replaced;
         _ -> worker_down

@@ -1,0 +1,240 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private The body of one request: what of it has come, what may come, and until when.
+%%
+%% What may come is a matter of {@link hornbeam_flow}. The client has `body_timeout' whenever
+%% somebody waits for the body: the application, which has said so, or whoever gathers or skips it.
+%% Parts that come before a worker has the request are held here; so is what a client sends behind
+%% the handshake of a WebSocket.
+%%
+%% On HTTP/2 a body can be there by its length before the end of its stream is.
+-module(hornbeam_request_body).
+
+%% API
+-export([new/2]).
+-export([is_empty/1]).
+-export([is_complete/1]).
+-export([expects_continue/1]).
+-export([initial_flow/2]).
+-export([received/4]).
+-export([skipped/4]).
+-export([hold/2]).
+-export([early/2]).
+-export([take/1]).
+-export([credit/2]).
+-export([is_gathered/2]).
+-export([ask/2]).
+-export([waiting/4]).
+-export([finish/3]).
+-export([timed_out/2]).
+-export([stop_timer/1]).
+-export([to_session/1]).
+
+-export_type([body/0]).
+
+-record(body, {
+    is_complete :: boolean(),
+    %% As Content-Length says; undefined for a chunked body.
+    length :: non_neg_integer() | undefined,
+    bytes = 0 :: non_neg_integer(),
+    %% HTTP/2: the body is there by its length, the end of the stream is not.
+    awaits_end = false :: boolean(),
+    %% The client waits for 100 Continue (RFC 9110 10.1.1).
+    expects_continue :: boolean(),
+    %% Last first.
+    held = [] :: [binary()],
+    flow :: hornbeam_flow:flow(),
+    %% The timer, and what its message is known by: one that fires while it is being cancelled is
+    %% not taken for its successor.
+    timer :: {Timer :: reference(), Name :: reference()} | undefined
+}).
+
+-opaque body() :: #body{}.
+
+%% Of a body that is gathered.
+-define(MAX_GATHERED_BYTES, 65536).
+%% How long the end of a request's stream may come behind its body.
+-define(END_MS, 1000).
+
+-spec new(cowboy_req:req(), hornbeam_request:request()) -> body().
+new(Req = #{has_body := HasBody, body_length := Length}, Request) ->
+    #body{
+        is_complete = not HasBody,
+        length = Length,
+        expects_continue = HasBody andalso is_continue_expected(Req),
+        flow = hornbeam_flow:new(window(Request))
+    }.
+
+is_continue_expected(#{version := 'HTTP/1.0'}) -> false;
+is_continue_expected(#{headers := #{<<"expect">> := Expect}}) ->
+    string:lowercase(Expect) =:= <<"100-continue">>;
+is_continue_expected(_) -> false.
+
+window(#{version := 'HTTP/2', server := #{window := Window}}) ->
+    hornbeam_http2:stream_window(Window);
+window(#{server := #{window := Window}}) ->
+    Window.
+
+%% @doc Whether there is no body.
+-spec is_empty(body()) -> boolean().
+is_empty(#body{is_complete = IsComplete, bytes = Bytes}) ->
+    IsComplete andalso Bytes =:= 0.
+
+-spec is_complete(body()) -> boolean().
+is_complete(#body{is_complete = IsComplete}) ->
+    IsComplete.
+
+%% @doc Whether the client waits to be told to continue.
+-spec expects_continue(body()) -> boolean().
+expects_continue(#body{expects_continue = ExpectsContinue}) ->
+    ExpectsContinue.
+
+%% @doc HTTP/2: what the client may send anyway, so that Cowboy's count and ours are one.
+-spec initial_flow(hornbeam_request:request(), body()) -> cowboy_stream:commands().
+initial_flow(_, #body{is_complete = true}) -> [];
+initial_flow(Request, _) -> [{flow, window(Request)}].
+
+%%% What comes
+
+%% @doc A part of the body, or the `end_of_stream' behind it.
+-spec received(cowboy_stream:fin(), binary(), hornbeam_request:request(), body()) ->
+    {part | end_of_stream | too_large, body()}.
+received(IsFin, <<>>, _, Body = #body{awaits_end = true}) ->
+    {end_of_stream, Body#body{awaits_end = IsFin =:= nofin}};
+%% Where trailers follow, Cowboy does not tell of the end.
+received(nofin, Data, Request, Body = #body{bytes = Bytes, length = Length})
+        when Bytes + byte_size(Data) =:= Length ->
+    received(fin, Data, Request, Body#body{awaits_end = true});
+received(IsFin, Data, Request = #{server := #{max_body := MaxBody}}, Body0) ->
+    #body{bytes = Bytes0, flow = Flow} = Body0,
+    Bytes = Bytes0 + byte_size(Data),
+    _ = IsFin =:= fin andalso hornbeam_flow:is_stopped(Flow) andalso resume(Request),
+    Body = Body0#body{bytes = Bytes, is_complete = IsFin =:= fin, expects_continue = false,
+                      flow = hornbeam_flow:received(byte_size(Data), Flow)},
+    case Bytes > MaxBody of
+        true -> {too_large, Body};
+        false -> {part, Body}
+    end.
+
+resume(#{version := 'HTTP/2'}) -> ok;
+resume(#{connection := Connection}) -> hornbeam_connection:resume(Connection).
+
+%% @doc A part that nobody wants; `complete' when it was the last one.
+-spec skipped(cowboy_stream:fin(), binary(), hornbeam_request:request(), body()) ->
+    complete | {more, body()}.
+skipped(fin, _, _, _) -> complete;
+skipped(nofin, <<>>, _, Body = #body{awaits_end = true}) -> {more, Body};
+skipped(nofin, _, Request, Body) -> {more, start_timer(Request, Body)}.
+
+%% @doc Keep a part until {@link take/1}.
+-spec hold(binary(), body()) -> body().
+hold(Data, Body = #body{held = Held}) ->
+    Body#body{held = [Data | Held]}.
+
+%% @doc Keep what comes behind a WebSocket's handshake, for its session.
+-spec early(binary(), body()) -> body().
+early(Data, Body = #body{held = Held, flow = Flow}) ->
+    Body#body{held = [Data | Held], flow = hornbeam_flow:received(byte_size(Data), Flow)}.
+
+%% @doc What a worker gets with the request, and whether there is more.
+-spec take(body()) -> {Data :: binary(), More :: boolean(), body()}.
+take(Body = #body{held = [], is_complete = IsComplete}) ->
+    {<<>>, not IsComplete, Body};
+take(Body = #body{held = Held, is_complete = IsComplete}) ->
+    {iolist_to_binary(lists:reverse(Held)), not IsComplete, Body#body{held = []}}.
+
+%% @doc What a WebSocket goes on with: the count of what may come, and what has come, last first.
+-spec to_session(body()) -> {hornbeam_flow:flow(), Early :: [binary()]}.
+to_session(#body{flow = Flow, held = Early}) ->
+    {Flow, Early}.
+
+%%% What may come
+
+%% @doc The application has taken so many bytes.
+-spec credit(Bytes :: non_neg_integer(), body()) -> {cowboy_stream:commands(), body()}.
+credit(Bytes, Body = #body{flow = Flow0}) ->
+    {Commands, Flow} = hornbeam_flow:credit(Bytes, Flow0),
+    {Commands, Body#body{flow = Flow}}.
+
+%% @doc Whether as much is there as is waited for before a worker is asked for. What may come unread
+%% is a limit, too: for the rest the client would wait in vain.
+-spec is_gathered(hornbeam_request:request(), body()) -> boolean().
+is_gathered(Request, #body{is_complete = IsComplete, bytes = Bytes}) ->
+    IsComplete orelse Bytes >= min(window(Request), ?MAX_GATHERED_BYTES).
+
+%% @doc The body is waited for: the client is told to send, and has `body_timeout' to do so.
+-spec ask(hornbeam_request:request(), body()) -> {cowboy_stream:commands(), body()}.
+ask(Request, Body = #body{expects_continue = true}) ->
+    {[{inform, 100, #{}}], start_timer(Request, Body#body{expects_continue = false})};
+ask(Request, Body) ->
+    {[], start_timer(Request, Body)}.
+
+%% @doc The application waits, and had got so many bytes when it said so. After the head of the final
+%% response it is too late to tell the client to send.
+-spec waiting(Bytes :: non_neg_integer(), HasStarted :: boolean(), hornbeam_request:request(),
+              body()) -> {cowboy_stream:commands(), body()}.
+%% More was on its way to the worker.
+waiting(Received, _, _, Body = #body{bytes = Bytes}) when Received =/= Bytes ->
+    {[], Body};
+waiting(_, _, _, Body = #body{is_complete = true}) ->
+    {[], Body};
+waiting(_, true, Request, Body = #body{expects_continue = true}) ->
+    {[], start_timer(Request, Body)};
+waiting(_, _, Request, Body) ->
+    ask(Request, Body).
+
+%%% The end
+
+%% @doc The response has ended well. Gives how it goes on, and what ends the response's commands:
+%% what is missing of the body is skipped, where the connection is to go on behind it.
+-spec finish(Close :: boolean(), hornbeam_request:request(), body()) ->
+    {over | skipping, cowboy_stream:commands(), body()}.
+finish(_, Request, Body = #body{awaits_end = true}) ->
+    %% Stopped now, the stream would be reset.
+    {skipping, [], start_timer(?END_MS, Request, Body)};
+finish(_, _, Body = #body{is_complete = true}) ->
+    {over, [stop], Body};
+finish(Close, Request = #{server := #{max_skipped := MaxSkipped}}, Body = #body{flow = Flow}) ->
+    case not Close andalso may_skip(Request, Body) of
+        true ->
+            %% Not left to Cowboy, which does not look at what it has read behind the body.
+            {skipping, [{flow, MaxSkipped}], start_timer(Request, Body)};
+        false ->
+            %% Where Cowboy waits for credit it would not see the client leave.
+            {over, hornbeam_flow:resume(Flow) ++ [stop], Body}
+    end.
+
+may_skip(#{version := 'HTTP/2'}, _) -> false;
+may_skip(_, #body{expects_continue = true}) -> false;
+may_skip(#{server := #{max_skipped := MaxSkipped}}, #body{length = Length, bytes = Bytes}) ->
+    is_integer(Length) andalso Length - Bytes =< MaxSkipped.
+
+%%% Time
+
+%% @doc The timer of that name has fired: `missing' is the body or only the end of its stream.
+-spec timed_out(Name :: reference(), body()) ->
+    {Missing :: part | end_of_stream, body()} | stale.
+timed_out(Name, Body = #body{timer = {_, Name}, awaits_end = true}) ->
+    {end_of_stream, Body#body{timer = undefined}};
+timed_out(Name, Body = #body{timer = {_, Name}}) ->
+    {part, Body#body{timer = undefined}};
+timed_out(_, _) ->
+    stale.
+
+-spec stop_timer(body()) -> body().
+stop_timer(Body = #body{timer = undefined}) ->
+    Body;
+stop_timer(Body = #body{timer = {Timer, _}}) ->
+    _ = erlang:cancel_timer(Timer, [{async, true}, {info, false}]),
+    Body#body{timer = undefined}.
+
+start_timer(#{server := #{body_timeout := infinity}}, Body) ->
+    Body;
+start_timer(Request = #{server := #{body_timeout := TimeoutMs}}, Body) ->
+    start_timer(TimeoutMs, Request, Body).
+
+start_timer(TimeoutMs, Request, Body) ->
+    Stopped = stop_timer(Body),
+    Name = make_ref(),
+    Timer = hornbeam_request:tell_after(TimeoutMs, {body_timeout, Name}, Request),
+    Stopped#body{timer = {Timer, Name}}.
