@@ -4,8 +4,8 @@
 %% there was, what comes next?
 %%
 %% <ul>
-%% <li>`worker': nothing that could be had by asking. It is told that the client has taken so much, and
-%%   sends more when it has more.</li>
+%% <li>`worker': nothing that could be had by asking. It is told that the client has taken so much,
+%%   and sends more when it has more.</li>
 %% <li>`read': the next part of a file, which goes out as the worker's data would.</li>
 %% <li>`direct': the next part of a file goes to the socket itself, where that can be done: TCP, and
 %%   HTTP/1 with a length. For Cowboy the response is complete.</li>
@@ -22,9 +22,10 @@
 
 -export_type([source/0, next/0]).
 
--type source() ::
-    worker
-  | {read, hornbeam_file:file()}
+-type source() :: worker | file_source().
+
+-type file_source() ::
+    {read, hornbeam_file:file()}
   | {direct, inet:socket(), hornbeam_file:file()}.
 
 -type next() ::
@@ -40,7 +41,8 @@
 
 %% @doc A file, which the source owns from now on. `IsWhole': it is all of the body, so that the
 %% response has its length.
--spec file({IsWhole :: boolean(), hornbeam_file:file()}, hornbeam_request:request()) -> source().
+-spec file({IsWhole :: boolean(), hornbeam_file:file()}, hornbeam_request:request()) ->
+    file_source().
 file({true, File}, #{version := Version, server := Server,
                      connection := #{transport := ranch_tcp, socket := Socket}})
         when Version =/= 'HTTP/2' ->

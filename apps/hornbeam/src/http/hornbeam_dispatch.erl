@@ -6,7 +6,7 @@
 %% A worker is linked from the moment that the request is sent to it until the stream has no more
 %% interest in it, or it has gone. What is told to a worker that is not linked goes nowhere.
 %%
-%% Queueing is the pool's affair ({@link hornbeam_pool}), which sends `{pool, retry}' when it is this
+%% Queueing is the affair of {@link hornbeam_pool}, which sends `{pool, retry}' when it is this
 %% request's turn and `{pool, timeout}' when it has waited for too long.
 -module(hornbeam_dispatch).
 
@@ -29,7 +29,7 @@
 -export_type([dispatch/0]).
 
 %% On the way of every request.
--compile({inline, [link_to/3, send/4, tell/2, may_retry/2, may_retry/3]}).
+-compile({inline, [link_to/3, send/4, tell/2, is_safe/1, may_retry/2]}).
 
 -record(dispatch, {
     %% From when `timeout' and `queue_timeout' count; the latter anew when the worker has died.
@@ -94,7 +94,8 @@ link_to(Worker = {Pid, _, Routes, Load}, Request, Dispatch = #dispatch{arrival_m
 send(undefined, Body0, Request, Dispatch = #dispatch{request_id = Id, scope = Scope}) ->
     {Data, More, Body} = hornbeam_request_body:take(Body0),
     ok = tell({request, Id, Scope, Data, More}, Dispatch),
-    case may_retry(Body0, Request, Dispatch) of
+    IsBodiless = not More andalso Data =:= <<>>,
+    case IsBodiless andalso is_safe(Request) andalso may_retry(Request, Dispatch) of
         true -> {dispatched, Body, Dispatch};
         false -> {dispatched, Body, Dispatch#dispatch{scope = undefined}}
     end;
@@ -107,9 +108,8 @@ send(Handshake, Body, Request, Dispatch = #dispatch{request_id = Id, scope = Sco
 
 %% RFC 9110 9.2.2: these may be sent again when a worker dies before it has answered. With a body
 %% they are not: it has gone with the worker.
-may_retry(Body, Request = #{method := Method}, Dispatch) ->
-    may_retry(Request, Dispatch) andalso hornbeam_request_body:is_empty(Body) andalso
-        (Method =:= <<"GET">> orelse Method =:= <<"HEAD">> orelse Method =:= <<"OPTIONS">>).
+is_safe(#{method := Method}) ->
+    Method =:= <<"GET">> orelse Method =:= <<"HEAD">> orelse Method =:= <<"OPTIONS">>.
 
 may_retry(#{server := #{retry := Retry}}, #dispatch{is_retry = IsRetry}) ->
     Retry andalso not IsRetry.

@@ -2,14 +2,16 @@
 
 %% @private One request and its response: in which phase they are, and what ends them.
 %%
-%% A state machine that is driven as a Cowboy stream; all that can happen in it is in this one place.
-%% How it happens is the affair of its parts, each of which owns its state and calls none above it:
-%% {@link hornbeam_dispatch}, the way to a worker and the link to it; {@link hornbeam_request_body} and
-%% {@link hornbeam_response_body}, flow control both ways. Phases:
+%% A state machine that is driven as a Cowboy stream; all that can happen in it is in this one
+%% place, which makes the module longer than others. How it happens is the affair of its parts, each
+%% of which owns its state and calls none above it: {@link hornbeam_dispatch}, the way to a worker
+%% and the link to it; {@link hornbeam_request_body} and {@link hornbeam_response_body}, flow control
+%% both ways. Phases:
 %%
 %% <ul>
 %% <li>`parked': pipelined behind a request that is not over; starts when that one has ended.</li>
-%% <li>`gathering': a small body comes in before a worker is asked for, whose thread it would hold.</li>
+%% <li>`gathering': a small body comes in before a worker is asked for, whose thread it would
+%%   hold.</li>
 %% <li>`queued': no worker had a place; the pool says when to try again, or that time is up.</li>
 %% <li>`dispatched': a worker has it; no response yet.</li>
 %% <li>`started': the response has begun and goes on.</li>
@@ -133,8 +135,8 @@ data(IsFin, Data, Exchange0 = #exchange{request = Request, request_body = Body0}
         too_large -> fail(413, <<"the request body is too large">>, Exchange)
     end.
 
-%% @doc A message of the worker, of the pool, of Cowboy or of the exchange to itself; `accepted' when
-%% it is a WebSocket from now on.
+%% @doc A message of the worker, of the pool, of Cowboy or of the exchange to itself; `accepted'
+%% when it is a WebSocket from now on.
 -spec info(term(), exchange()) ->
     result() | {accepted, cowboy_stream:commands(), hornbeam_websocket:session()}.
 %% HTTP/2, also behind the end: Cowboy begins to queue for want of window, and has sent all of it.
@@ -340,8 +342,8 @@ trailers(Headers, Exchange = #exchange{request = Request, response_body = Body})
             outgoing(hornbeam_response_body:finish(Commands, Request, Body), Finished)
     end.
 
-%% Until the file is open nothing has been sent that promises it: the application can still do something
-%% else.
+%% Until the file is open nothing has been sent that promises it: the application can still do
+%% something else.
 open_file(_, {error, {Reason, Size}}, Exchange = #exchange{dispatch = Dispatch}) ->
     ok = hornbeam_dispatch:refuse_file(Reason, Size, Dispatch),
     {[], Exchange};
@@ -415,7 +417,8 @@ finish(Commands, Exchange = #exchange{request = Request, request_body = Body0, c
 stop_skipping(Exchange = #exchange{request = Request, request_body = Body}) ->
     Commands = [stop],
     ok = hornbeam_response_body:expect_end(Commands, Request),
-    {Commands, Exchange#exchange{phase = over, request_body = hornbeam_request_body:stop_timer(Body)}}.
+    Stopped = hornbeam_request_body:stop_timer(Body),
+    {Commands, Exchange#exchange{phase = over, request_body = Stopped}}.
 
 leave(Exchange = #exchange{phase = Phase, dispatch = Dispatch}) ->
     IsAnswered = Phase =:= over orelse Phase =:= skipping,
@@ -444,8 +447,8 @@ cut(Exchange = #exchange{request = Request, response_body = Body}) ->
 overloaded(Exchange) ->
     refuse(503, <<"all workers are busy">>, #{<<"retry-after">> => <<"1">>}, Exchange).
 
-%% @doc An answer of the server itself. The connection ends with it where the request was at fault or
-%% its body is not all there.
+%% @doc An answer of the server itself. The connection ends with it where the request was at fault
+%% or its body is not all there.
 -spec refuse(Status :: 400..599, Text :: binary(), cowboy:http_headers(), exchange()) -> result().
 refuse(Status, Text, Headers0, Exchange) ->
     #exchange{request = Request, request_body = Body, close = Close0} = Exchange,

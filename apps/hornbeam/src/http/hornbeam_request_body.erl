@@ -12,7 +12,6 @@
 
 %% API
 -export([new/2]).
--export([is_empty/1]).
 -export([is_complete/1]).
 -export([expects_continue/1]).
 -export([initial_flow/2]).
@@ -74,11 +73,6 @@ window(#{version := 'HTTP/2', server := #{window := Window}}) ->
     hornbeam_http2:stream_window(Window);
 window(#{server := #{window := Window}}) ->
     Window.
-
-%% @doc Whether there is no body.
--spec is_empty(body()) -> boolean().
-is_empty(#body{is_complete = IsComplete, bytes = Bytes}) ->
-    IsComplete andalso Bytes =:= 0.
 
 -spec is_complete(body()) -> boolean().
 is_complete(#body{is_complete = IsComplete}) ->
@@ -169,8 +163,8 @@ ask(Request, Body = #body{expects_continue = true}) ->
 ask(Request, Body) ->
     {[], start_timer(Request, Body)}.
 
-%% @doc The application waits, and had got so many bytes when it said so. After the head of the final
-%% response it is too late to tell the client to send.
+%% @doc The application waits, and had got so many bytes when it said so. After the head of the
+%% final response it is too late to tell the client to send.
 -spec waiting(Bytes :: non_neg_integer(), HasStarted :: boolean(), hornbeam_request:request(),
               body()) -> {cowboy_stream:commands(), body()}.
 %% More was on its way to the worker.

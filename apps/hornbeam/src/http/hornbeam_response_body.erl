@@ -1,7 +1,7 @@
 %% SPDX-License-Identifier: Apache-2.0
 
-%% @private The body of one response: from what the worker sends, or a file has, to Cowboy's commands,
-%% and back what the client has taken.
+%% @private The body of one response: from what the worker sends, or a file has, to Cowboy's
+%% commands, and back what the client has taken.
 %%
 %% Cowboy's `send' returns when the driver has taken the bytes and blocks this process while the
 %% client does not read; `{sent, Bytes}', a message to the own stream, comes back only after that.
@@ -79,8 +79,8 @@ is_close_delimited(#{<<"content-length">> := _}, _) -> false;
 is_close_delimited(_, Version) -> Version =:= 'HTTP/1.0'.
 
 %% @doc A file is the body, or the rest of one whose head has gone out (`undefined').
--spec file(head() | undefined, {whole, binary()} | {ok, hornbeam_file:file(), Bytes :: pos_integer()},
-           request(), dispatch(), body()) -> step().
+-spec file(head() | undefined, Opened, request(), dispatch(), body()) -> step()
+    when Opened :: {whole, binary()} | {ok, hornbeam_file:file(), Bytes :: pos_integer()}.
 file(undefined, {whole, Data}, Request, Dispatch, Body) ->
     data(fin, Data, Request, Dispatch, Body);
 file({Status, Headers}, {whole, Data}, #{method := Method}, _, Body) ->

@@ -2,16 +2,16 @@
 
 %% @private One request, as a Cowboy stream handler: no process of its own, no copy of the request.
 %%
-%% Runs in the connection process. This module lets requests in and says whose turn it is; the rest is
-%% done by others, none of which calls this one:
+%% Runs in the connection process. This module lets requests in and says whose turn it is; the rest
+%% is done by others, none of which calls this one:
 %%
 %% <ul>
 %% <li>{@link hornbeam_request}: what all of them may read, and nobody changes.</li>
 %% <li>{@link hornbeam_admission}: whether a request is let in.</li>
 %% <li>{@link hornbeam_pipeline}: whose turn it is on an HTTP/1 connection.</li>
-%% <li>{@link hornbeam_exchange}: the request and its response, with the parts that it is made of.</li>
+%% <li>{@link hornbeam_exchange}: the request and its response, and their parts.</li>
 %% <li>{@link hornbeam_upgrade}: where a stream becomes something else.</li>
-%% <li>{@link hornbeam_takeover}: what Cowboy does otherwise, for the last request of a connection.</li>
+%% <li>{@link hornbeam_takeover}: what Cowboy does, for the last request of a connection.</li>
 %% <li>{@link hornbeam_websocket}: the stream, once a handshake is accepted.</li>
 %% </ul>
 %%
@@ -117,7 +117,8 @@ begin_stream({refuse, Status, Why, Headers}, Req, Request) ->
     Exchange = hornbeam_exchange:new(undefined, undefined, Req, Request),
     goes_on(hornbeam_exchange:refuse(Status, Why, Headers, Exchange));
 begin_stream(overloaded, Req, Request) ->
-    goes_on(hornbeam_exchange:overloaded(hornbeam_exchange:new(undefined, undefined, Req, Request))).
+    Exchange = hornbeam_exchange:new(undefined, undefined, Req, Request),
+    goes_on(hornbeam_exchange:overloaded(Exchange)).
 
 admitted(Handshake, Req, Request) ->
     Scope = hornbeam_admission:scope(Handshake, Req, Request),
@@ -139,7 +140,8 @@ hand_over(Kind, TakesTrailers, Request, Exchange) ->
 
 park(#{stream_id := StreamId}, Exchange) ->
     ok = case hornbeam_exchange:kind(Exchange) of
-        %% It can't be handed over before its turn, and Cowboy must not get to the chunks until then.
+        %% It can't be handed over before its turn, and Cowboy must not get to the chunks until
+        %% then.
         chunked -> hornbeam_connection:abandon();
         _ -> hornbeam_pipeline:park(StreamId)
     end,

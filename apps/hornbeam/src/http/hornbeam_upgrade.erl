@@ -3,9 +3,9 @@
 %% @private Where a connection, or a stream of it, becomes something else.
 %%
 %% <ul>
-%% <li>To HTTP/2, with `Upgrade: h2c': the request came by HTTP/1.1, its answer goes by HTTP/2, and so
-%%   does what follows. Cowboy does that, for whatever request asks for it; one that is not to change is
-%%   taken from it.</li>
+%% <li>To HTTP/2, with `Upgrade: h2c': the request came by HTTP/1.1, its answer goes by HTTP/2, and
+%%   so does what follows. Cowboy does that, for whatever request asks for it; one that is not to
+%%   change is taken from it.</li>
 %% <li>To {@link hornbeam_takeover}: HTTP/1 with a chunked body or a WebSocket.</li>
 %% <li>To a session of {@link hornbeam_websocket}: a handshake that was accepted.</li>
 %% </ul>
@@ -21,8 +21,8 @@
 
 %% @doc Whether a request may take its connection to HTTP/2. `ignore': it is answered by HTTP/1.1.
 %%
-%% Cowboy is about to change to HTTP/2 and asks before it says so to the client. A request that is not
-%% to change is the last of its connection. So is one with a body, which Cowboy would take for the
+%% Cowboy is about to change to HTTP/2 and asks before it says so to the client. A request that is
+%% not to change is the last of its connection. So is one with a body, which Cowboy would take for the
 %% preface; what is there of it can't be had.
 -spec to_http2(cowboy_req:req(), request()) ->
     ok | ignore | {refuse, Status :: 400..599, Why :: binary()}.
