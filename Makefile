@@ -13,6 +13,16 @@ PYTHON = python3
 
 VENV_PYTHON = .venv/bin/python
 
+# What `make bench` measures and how; all jobs and peers where none are named. REPORT is a page
+# to put the tables into.
+JOB =
+PEERS =
+ROUNDS = 3
+SECONDS = 5
+SCALE = 1
+REPORT =
+BENCH_VENV = .venvs/bench
+
 export APP APP_DIR BIND WORKERS OPTS
 
 .DEFAULT_GOAL = help
@@ -52,7 +62,7 @@ test-build: build test-deps
 
 # test.sh prepares once for all of them.
 ifndef PREPARED
-lint types xref dialyzer edoc bench codec-asan: test-deps
+lint types xref dialyzer edoc codec-asan: test-deps
 eunit ct pytest conformance soak: test-build
 endif
 
@@ -92,8 +102,13 @@ coverage: ## print how much of the Erlang code the last run of its suites covere
 soak: ## have 1,000 WebSockets echo for a minute, and check every message
 	@PYTHONPATH=tests $(VENV_PYTHON) -m e2e.soak
 
-bench: ## measure the hello application beside uvicorn; needs wrk
-	@$(VENV_PYTHON) bench/hello.py
+bench: deps ## measure Hornbeam beside its peers; JOB=hello PEERS=uvicorn ROUNDS=5 for some
+	@scripts/system.sh bench $(PYTHON)
+	@QUIET=1 rebar3 compile
+	@VENV=$(BENCH_VENV) scripts/venv.sh $(PYTHON) requirements/bench.txt
+	@scripts/build_ext.sh $(BENCH_VENV)/bin/python
+	@$(BENCH_VENV)/bin/python -m bench --job '$(JOB)' --peers '$(PEERS)' --rounds $(ROUNDS) \
+		--seconds $(SECONDS) --scale $(SCALE) $(if $(REPORT),--report '$(REPORT)')
 
 codec-asan: ## feed the codec's C part hostile bytes under AddressSanitizer
 	@scripts/codec_asan.sh $(VENV_PYTHON)

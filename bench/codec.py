@@ -33,7 +33,7 @@ HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-request-id", b"f2e9c0a1b7d84e12"),
 ]
-SCOPE = (
+SCOPE: tuple[Any, ...] = (
     b"GET",
     b"http",
     b"1.1",

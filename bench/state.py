@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure shared state and pub/sub under Hornbeam and with Redis, side by side.
 
-Usage: bench/state.py [--rounds N] [--scale F] [--redis-server PATH --redis-python PATH]
+Usage: python -m bench.state [--rounds N] [--scale F] [--redis-python PATH]
+           [--redis-server PATH]
 
 `--redis-python` is a Python that has redis-py and hiredis; without it only Hornbeam is
 measured. Rounds are interleaved, so that a machine that is busy for a while is busy for
@@ -23,10 +24,11 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from hello import ROOT, await_http, children, cpu_ticks
+from bench import measure as proc
+from bench.servers import ROOT
 
 BENCH = ROOT / "bench"
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+START_TIMEOUT_S = 30
 
 # What, how many calls, and what Redis does in its place.
 WORK: list[tuple[str, int, str | None]] = [
@@ -45,13 +47,7 @@ Measure = Callable[[str, int], tuple[float, float]]
 
 def cpu_of_all(pid: int) -> float:
     """CPU seconds of a process and those it has started."""
-    total = 0
-
-    for each in [pid, *children(pid)]:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            total += cpu_ticks(each)
-
-    return total * TICK_S
+    return sum(proc.cpu_us(proc.tree(pid)).values()) / 1e6
 
 
 def measure_hornbeam(pid: int, url: str) -> Measure:
@@ -87,6 +83,24 @@ def ending(process: "subprocess.Popen[bytes]") -> Iterator[int]:
         process.wait(30)
 
 
+def await_answer(url: str) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+
+    while not answers(url):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no answer from {url}")
+
+        time.sleep(0.05)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1):
+            return True
+    except OSError:
+        return False
+
+
 @contextlib.contextmanager
 def hornbeam(port: int) -> Iterator[Measure]:
     env = {
@@ -108,7 +122,7 @@ def hornbeam(port: int) -> Iterator[Measure]:
     url = f"http://127.0.0.1:{port}"
 
     with ending(process) as pid:
-        await_http(f"{url}/incr/1")
+        await_answer(f"{url}/incr/1")
         yield measure_hornbeam(pid, url)
 
 

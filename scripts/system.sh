@@ -5,7 +5,7 @@
 # that are missing, and installs them. Installs nothing where all are there, whoever provided
 # them.
 #
-# Usage: system.sh run|test PYTHON
+# Usage: system.sh run|test|bench PYTHON
 set -eu
 
 purpose=$1
@@ -93,6 +93,13 @@ look_for_clients() {
     fi
 }
 
+# Loads of the bench, and what its shared counter is compared with.
+look_for_bench() {
+    has_command wrk || need wrk
+    has_command h2load || need nghttp2-client
+    has_command redis-server || need redis-server
+}
+
 check_versions() {
     erl -noinput -eval 'halt(case list_to_integer(erlang:system_info(otp_release)) >= 25 of
         true -> 0; false -> 1 end).' || fail "Erlang/OTP is older than 25"
@@ -131,6 +138,8 @@ look_for_tools
 if [ "$purpose" = test ]; then
     look_for_erlang_tests
     look_for_clients
+elif [ "$purpose" = bench ]; then
+    look_for_bench
 fi
 [ -z "$packages" ] || install_packages
 check_versions

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""WebSockets that echo and a hello, for `idle.py`."""
+"""WebSockets that echo and a hello, and where many are idle."""
 
 from __future__ import annotations
 

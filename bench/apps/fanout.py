@@ -52,6 +52,6 @@ app = Starlette(
     routes=[
         WebSocketRoute("/connect", connect),
         Route("/publish", send_to_all),
-        Route("/count", count),
+        Route("/", count),
     ]
 )
