@@ -24,6 +24,7 @@ FIGURES = {
     "p99_ms": Figure("p99 ms", 2, -1),
     "max_ms": Figure("worst ms", 1, -1),
     "start_s": Figure("first answer s", 2, -1),
+    "cpu_s": Figure("CPU s", 2, -1),
     "cpu_us": Figure("CPU µs each", 1, -1),
     "cpu_node_us": Figure("of it node", 1, -1),
     "cpu_python_us": Figure("of it Python", 1, -1),

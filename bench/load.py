@@ -111,6 +111,7 @@ def parse_wrk(text: str) -> Done:
     """Read what `wrk --latency` prints.
 
     Raises:
+        Failed: Not one request was answered.
         ValueError: This is something else.
     """
     done = _search(_WRK_DONE, text)
@@ -120,6 +121,10 @@ def parse_wrk(text: str) -> Done:
     latencies = {
         percent: _ms(value, unit) for percent, value, unit in _WRK_LATENCY.findall(text)
     }
+
+    if not latencies:
+        raise Failed(f"wrk had no answer; {wrong} errors")
+
     return Done(
         requests=int(done[1]),
         seconds=_ms(done[2], done[3]) / 1000,
@@ -151,6 +156,7 @@ def parse_h2load(text: str, log: Iterable[str]) -> Done:
     What was under way when time was up is in neither.
 
     Raises:
+        Failed: Not one request was answered.
         ValueError: This is something else.
     """
     done = _search(_H2_DONE, text)
@@ -160,7 +166,7 @@ def parse_h2load(text: str, log: Iterable[str]) -> Done:
     times_ms = [int(line.split()[2]) / 1000 for line in log]
 
     if not times_ms:
-        raise ValueError(f"h2load has had no answer:\n{text}")
+        raise Failed(f"h2load had no answer; {wrong} errors")
 
     return Done(
         requests=right,

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs jobs: rounds interleaved between servers, and what became of each."""
 
+import asyncio
+import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,8 @@ from bench.measure import median_of
 from bench.servers import Failed, Skip
 
 HORNBEAM = "hornbeam"
+# asyncio's is one of its own until Python 3.11.
+TIMEOUTS = (asyncio.TimeoutError, subprocess.SubprocessError)
 
 
 @dataclass
@@ -87,7 +91,7 @@ def _run_round(case: Case, outcome: Outcome, options: Options, log: Path) -> Non
         outcome.problem = str(exc)
         outcome.skipped = True
     # A load that was refused or cut off is the server's failure: the others go on.
-    except (Failed, OSError, ValueError, TimeoutError) as exc:
+    except (Failed, OSError, EOFError, ValueError, *TIMEOUTS) as exc:
         outcome.problem = str(exc) or repr(exc)
 
 

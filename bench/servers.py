@@ -130,8 +130,8 @@ def _granian(setup: Setup, port: int) -> list[str]:
     return [
         *_module("granian"), setup.app, "--host", HOST, "--port", str(port),
         "--workers", str(setup.workers), *kind, "--no-access-log",
-        "--log-level", "warning", "--http", "2" if setup.http2 else "1",
-        *([] if setup.http2 else ["--http1-header-read-timeout", "60000"]),
+        "--log-level", "warning", "--http", "auto" if setup.http2 else "1",
+        "--http1-header-read-timeout", "60000",
         "--backlog", "4096", "--backpressure", str(CONNECTIONS),
         "--respawn-failed-workers", "--workers-kill-timeout", "5",
     ]  # fmt: skip
