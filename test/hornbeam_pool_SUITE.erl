@@ -313,7 +313,7 @@ os_process_killed(Config) ->
     ok = hornbeam_worker:kill(OsPid),
     release(Config, "go"),
     ?assertMatch(#{status := 200, body := <<"released">>}, response(Socket)),
-    ?assertMatch(#{last_exit := <<"ended by signal 9">>}, worker_info(default, 1)).
+    ?assertMatch(#{last_exit := <<"ended by signal 9 (SIGKILL)">>}, worker_info(default, 1)).
 
 %% A worker that cannot be written to is replaced.
 writer_killed(Config) ->

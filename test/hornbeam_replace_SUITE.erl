@@ -125,7 +125,7 @@ successor_killed(Config) ->
     replace(),
     ok = hornbeam_worker:kill(second(Config)),
     until(fun() -> reports(successor_down) =/= [] end),
-    [#{reason := <<"ended by signal 9">>}] = reports(successor_down),
+    [#{reason := <<"ended by signal 9 (SIGKILL)">>}] = reports(successor_down),
     ?assertMatch(#{status := 200}, request(Port, "/hello")),
     ?assertMatch(#{os_pid := First}, worker_info(default, 1)).
 
@@ -147,7 +147,7 @@ worker_dies_first(Config) ->
     release(Config, "ready"),
     ?assertMatch(#{status := 200}, response(Waiting)),
     Info = worker_info(default, 1),
-    ?assertMatch(#{os_pid := Second, restarts := 1, last_exit := <<"ended by signal 9">>}, Info),
+    ?assertMatch(#{os_pid := Second, restarts := 1, last_exit := <<"ended by signal 9 (SIGKILL)">>}, Info),
     ?assertEqual([First, Second], started(Config)).
 
 %% Then a third one is started as for any worker that has ended.
@@ -179,7 +179,7 @@ draining_worker_killed(Config) ->
     ?assertMatch(#{status := 502}, response(Unsafe)),
     release(Config, "go"),
     ?assertMatch(#{status := 200, body := <<"released">>}, response(Safe)),
-    ?assertMatch([#{reason := <<"ended by signal 9">>}], reports(worker_drained)),
+    ?assertMatch([#{reason := <<"ended by signal 9 (SIGKILL)">>}], reports(worker_drained)),
     ?assertMatch(#{restarts := 1}, worker_info(default, 1)).
 
 %% One successor is enough, also where it is asked for by a worker that has left its place.

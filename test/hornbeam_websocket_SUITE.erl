@@ -559,8 +559,8 @@ worker_dies(Config) ->
     send(Ws, {text, <<"now">>}),
     [
         begin
-            ?assertMatch({close, 1011, _}, recv(Each)),
-            send(Each, {close, 1011, <<>>}),
+            ?assertMatch({close, 1012, _}, recv(Each)),
+            send(Each, {close, 1012, <<>>}),
             ?assert(closes(Each))
         end
      || Each <- [Ws | Others]

@@ -366,7 +366,7 @@ def test_worker_that_dies(node: Node) -> None:
             take(client)
             (pid,) = Server(node, "dying", url).worker_pids()
             os.kill(pid, signal.SIGKILL)
-            assert closing(client)[0] == 1011
+            assert closing(client)[0] == 1012
 
         with connect(url, "/echo") as client:
             client.send("again")

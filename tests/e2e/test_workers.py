@@ -180,7 +180,7 @@ def test_death_while_idle(server: Server) -> None:
     with Connection(server.url) as client:
         assert client.get("/hello").text == "hello"
 
-    server.node.wait_for_output("ended by signal 9")
+    server.node.wait_for_output(r"ended by signal 9 \(SIGKILL\)")
     wait_for_workers(server)
     assert server.worker_facts("restarts") == ["1", "1"]
 

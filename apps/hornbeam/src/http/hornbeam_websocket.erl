@@ -250,7 +250,7 @@ handle({abort, Id}, Session = #session{request_id = Id}) ->
 handle({credit, Id, Bytes}, Session = #session{request_id = Id, inbox = Inbox}) ->
     resumed(Session, look(hornbeam_ws_inbox:taken(Bytes, Inbox), Session));
 handle({worker_down, Id}, Session = #session{request_id = Id}) ->
-    end_by_node(1011, <<"the worker of this connection has ended">>, without_worker(Session));
+    end_by_node(1012, <<"the worker of this connection has ended">>, without_worker(Session));
 handle({worker_replaced, Id}, Session = #session{request_id = Id}) ->
     end_by_node(1012, <<"service restart">>, without_worker(Session));
 handle({going_away, Id}, Session = #session{request_id = Id}) ->

@@ -22,13 +22,15 @@ chars({shutdown, stopped}) ->
 chars({shutdown, {failed, Name, Facts}}) ->
     hornbeam_error:format({Name, Facts});
 chars({shutdown, {exit_status, Status}}) when Status > 128 ->
-    io_lib:format("ended by signal ~b", [Status - 128]);
+    ["ended by signal ", signal_text(Status - 128)];
 chars({shutdown, {exit_status, Status}}) ->
     io_lib:format("exited with status ~b", [Status]);
 chars({shutdown, {stalled, SilentMs}}) ->
     io_lib:format("its event loop was blocked for ~b ms", [SilentMs]);
 chars({shutdown, {protocol_error, FirstBytes}}) ->
     io_lib:format("it broke the protocol: ~0tp", [FirstBytes]);
+chars({shutdown, {port_closed, Reason}}) ->
+    io_lib:format("ended while it was written to (~0tp)", [Reason]);
 chars({replaced, reload}) ->
     "replaced by a reload";
 chars({replaced, timeout}) ->
@@ -39,6 +41,30 @@ chars({replaced, {max_memory, Bytes}}) ->
     io_lib:format("replaced at ~b bytes of memory", [Bytes]);
 chars(Reason) ->
     io_lib:format("~0tP", [Reason, 30]).
+
+signal_text(Number) ->
+    case signal_name(Number, os:type()) of
+        unknown -> integer_to_list(Number);
+        Name -> io_lib:format("~b (~s)", [Number, Name])
+    end.
+
+%% Only those that end a process, and have one number wherever Hornbeam runs.
+signal_name(1, _) -> "SIGHUP";
+signal_name(2, _) -> "SIGINT";
+signal_name(3, _) -> "SIGQUIT";
+signal_name(4, _) -> "SIGILL";
+signal_name(6, _) -> "SIGABRT";
+signal_name(8, _) -> "SIGFPE";
+signal_name(9, _) -> "SIGKILL";
+signal_name(11, _) -> "SIGSEGV";
+signal_name(13, _) -> "SIGPIPE";
+signal_name(14, _) -> "SIGALRM";
+signal_name(15, _) -> "SIGTERM";
+signal_name(24, _) -> "SIGXCPU";
+signal_name(25, _) -> "SIGXFSZ";
+signal_name(7, {unix, linux}) -> "SIGBUS";
+signal_name(10, {unix, Name}) when Name =/= linux -> "SIGBUS";
+signal_name(_, _) -> unknown.
 
 %% @doc What `hornbeam:start' and `hornbeam:reload' say of a worker that did not become ready.
 -spec start_reason(reason(), hornbeam_slots:worker_id()) -> hornbeam_error:reason().
