@@ -99,8 +99,9 @@ conformance: ## run Autobahn's WebSocket cases; minutes, and needs a Python 2.7
 coverage: ## print how much of the Erlang code the last run of its suites covered
 	@rebar3 cover
 
-soak: ## have 1,000 WebSockets echo for a minute, and check every message
-	@PYTHONPATH=tests $(VENV_PYTHON) -m e2e.soak
+# Some of them by SOAK='echo kills'.
+soak: ## run the long tests under load and faults; minutes
+	@PYTHONPATH=tests $(VENV_PYTHON) -m faults $(SOAK)
 
 bench: deps ## measure Hornbeam beside its peers; JOB=hello PEERS=uvicorn ROUNDS=5 for some
 	@scripts/system.sh bench $(PYTHON)

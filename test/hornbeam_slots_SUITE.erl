@@ -53,12 +53,12 @@ start_and_end(_) ->
     ?assertMatch([{#{restarts := 2, last_exit := <<"gone">>, state := backoff}, undefined}],
                  ?S:shown(Again)).
 
-%% Five seconds are enough, one millisecond less is not.
+%% One second is enough, one millisecond less is not.
 stable_workers_have_not_failed(_) ->
     {Process, Ready} = ready(0),
-    {worker, _, Soon} = ?S:down(1, monitor(Process), gone, 4999, Ready),
+    {worker, _, Soon} = ?S:down(1, monitor(Process), gone, 999, Ready),
     ?assertEqual({1, 0}, ?S:failures(1, Soon)),
-    {worker, _, Late} = ?S:down(1, monitor(Process), gone, 5000, Ready),
+    {worker, _, Late} = ?S:down(1, monitor(Process), gone, 1000, Ready),
     ?assertEqual({0, 0}, ?S:failures(1, Late)).
 
 %% The successor takes over, the former leaves.

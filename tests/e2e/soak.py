@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many WebSockets that echo for a while; every message is checked.
 
-    make soak
+    make soak SOAK=echo
 
 Each socket has a few messages under way all the time, of text and bytes and of many
 sizes, and wants each of them back once, in order, to the last bit. `test_soak.py` has

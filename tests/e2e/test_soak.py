@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many WebSockets that echo at once; `make soak` does it with more, and for longer."""
+"""Many WebSockets that echo; `make soak SOAK=echo` does it with more, and longer."""
 
 from __future__ import annotations
 

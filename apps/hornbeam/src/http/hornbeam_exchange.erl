@@ -44,6 +44,9 @@
 %% On the way of every request.
 -compile({inline, [message/2, from_worker/2, response_headers/2, dispatch/2, leave/1, kind/3]}).
 
+%% When a request whose worker has died goes to another one.
+-define(RETRY_MS, 20).
+
 -type kind() :: plain | websocket | chunked.
 %% The latter two are the last of an HTTP/1 connection, which is taken over for them.
 
@@ -292,11 +295,14 @@ from_worker({worker_replaced, _}, Exchange) ->
 from_worker(_, Exchange) ->
     {[], Exchange}.
 
-worker_down(Exchange = #exchange{dispatch = Dispatch0}) ->
+worker_down(Exchange = #exchange{request = Request, dispatch = Dispatch0}) ->
     {Verdict, Dispatch} = hornbeam_dispatch:worker_down(Dispatch0),
     Left = Exchange#exchange{dispatch = Dispatch},
     case Verdict of
-        again -> dispatch(queued, Left);
+        again ->
+            %% Not at once: what has ended this worker may have ended others, which is not known yet.
+            _ = hornbeam_request:tell_after(?RETRY_MS, {pool, retry}, Request),
+            {[], Left#exchange{phase = queued}};
         lost -> fail(502, <<"the worker that served this request has ended">>, Left)
     end.
 

@@ -97,8 +97,12 @@
 
 -opaque slots() :: #slots{}.
 
-%% A worker that was ready this long has not failed at its start.
--define(STABLE_MS, 5000).
+%% A worker that was ready this long has not failed at its start. Not longer: one that is killed
+%% now and then, by a request or for its memory, is to come back at once however often that is.
+-define(STABLE_MS, 1000).
+%% One that has come to be too large before that, as memory is looked at once a second, would also
+%% be after its next start.
+-define(SETTLED_MS, 5000).
 
 -spec new() -> slots().
 new() ->
@@ -192,7 +196,7 @@ successor_failed(Id, All) ->
 
 to_backoff(Reason, NowMs, Slot = #slot{process = Process, failures = Failures}) ->
     #slot{
-        failures = case is_stable(Process, NowMs) of
+        failures = case has_served(?STABLE_MS, Process, NowMs) of
             true -> 0;
             false -> Failures + 1
         end,
@@ -200,8 +204,8 @@ to_backoff(Reason, NowMs, Slot = #slot{process = Process, failures = Failures}) 
         last_reason = Reason
     }.
 
-is_stable(#{ready_ms := ReadyMs}, NowMs) -> NowMs - ReadyMs >= ?STABLE_MS;
-is_stable(_, _) -> false.
+has_served(Ms, #{ready_ms := ReadyMs}, NowMs) -> NowMs - ReadyMs >= Ms;
+has_served(_, _, _) -> false.
 
 %% @doc Somebody wants a worker replaced, which holds until it is. How many successors were of no use
 %% so far: a worker that has come to be too large just after its start counts as one.
@@ -221,7 +225,7 @@ want(Id, Pid, Urgency, {Why, NowMs}, All = #slots{slots = Slots}) ->
 attempts(_, _, #slot{wanted = in_turn, attempts = Attempts}) ->
     Attempts;
 attempts({max_memory, _}, NowMs, #slot{process = Process, attempts = Attempts}) ->
-    case is_stable(Process, NowMs) of
+    case has_served(?SETTLED_MS, Process, NowMs) of
         true -> 0;
         false -> Attempts + 1
     end;

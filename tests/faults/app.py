@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An application that gives back what it was sent, and dies in the ways it is told to.
+
+The environment variable FAULTS names a folder. While it has a file named `import` or
+`shutdown`, the process does there what the file says: see `_HOW_TO_DIE`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_FOLDER = Path(os.environ.get("FAULTS", "/nowhere"))
+
+
+def _segfault() -> None:
+    ctypes.string_at(0)
+
+
+def _exceed() -> None:
+    """Use more than the kernel allows, which then kills: as it does out of memory."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+
+    while True:
+        pass
+
+
+def _raise() -> None:
+    raise ZeroDivisionError("told to")
+
+
+_HOW_TO_DIE: dict[str, Callable[[], object]] = {
+    "abort": os.abort,
+    "exit": lambda: os._exit(3),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "limit": _exceed,
+    "raise": _raise,
+    "segfault": _segfault,
+}
+
+
+def _die_if_told(where: str) -> None:
+    try:
+        how = (_FOLDER / where).read_text()
+    except FileNotFoundError:
+        return
+
+    _HOW_TO_DIE[how]()
+
+
+_die_if_told("import")
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        await _live(receive, send)
+    elif scope["type"] == "websocket":
+        await _talk(receive, send)
+    else:
+        _, route, *rest = scope["path"].split("/")
+        await _ROUTES[route](scope, rest, receive, send)
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    _die_if_told("shutdown")
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _talk(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+
+    while (message := await receive())["type"] == "websocket.receive":
+        text = message.get("text") or ""
+
+        if text.startswith("die "):
+            _HOW_TO_DIE[text.removeprefix("die ")]()
+
+        await send({"type": "websocket.send", "text": text})
+
+
+async def _echo(scope: Scope, rest: list[str], receive: Receive, send: Send) -> None:
+    """/echo/TOKEN: answers with the method and with the token, of the body if any."""
+    body = await _read(receive)
+    token = rest[0].encode()
+    answer = scope["method"].encode() + b" " + (body or token)
+    await _respond(send, token, answer)
+
+
+async def _stream(scope: Scope, rest: list[str], receive: Receive, send: Send) -> None:
+    """/stream/TOKEN: three parts, with some time between them."""
+    token = rest[0].encode()
+    headers = [(b"x-token", token)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    for number in range(3):
+        part = b"%d %b\n" % (number, token)
+        more = number < 2
+        await send({"type": "http.response.body", "body": part, "more_body": more})
+        await asyncio.sleep(0.01)
+
+
+async def _die(scope: Scope, rest: list[str], receive: Receive, send: Send) -> None:
+    """/die/HOW/WHEN/TOKEN, where there is the file TOKEN, which is removed then.
+
+    WHEN is `before` anything is sent, after the `start`, or after an `inform`.
+    """
+    how, when, token = rest
+    marker = _FOLDER / token
+
+    if when != "unread":
+        await _read(receive)
+
+    if how != "always" and not marker.exists():
+        await _respond(send, token.encode(), str(os.getpid()).encode())
+        return
+
+    marker.unlink(missing_ok=True)
+
+    if when == "start":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        part = {"type": "http.response.body", "body": b"part", "more_body": True}
+        await send(part)
+        # Behind what was just sent.
+        await asyncio.sleep(0.05)
+
+    _HOW_TO_DIE["exit" if how == "always" else how]()
+
+
+async def _pid(scope: Scope, rest: list[str], receive: Receive, send: Send) -> None:
+    await _respond(send, b"", str(os.getpid()).encode())
+
+
+_ROUTES = {"echo": _echo, "stream": _stream, "die": _die, "pid": _pid}
+
+
+async def _read(receive: Receive) -> bytes:
+    body = b""
+
+    while (message := await receive())["type"] == "http.request":
+        body += message.get("body", b"")
+
+        if not message.get("more_body", False):
+            break
+
+    return body
+
+
+async def _respond(send: Send, token: bytes, body: bytes) -> None:
+    length = b"%d" % len(body)
+    headers = [(b"x-token", token), (b"content-length", length)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each way for a worker to die, and what becomes of its requests and of its place.
+
+`e2e/test_workers.py` has the plain cases.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from e2e.observe import Server, survivors
+from e2e.raw import Connection, Cut, request, wait_until
+from faults.kills import ask, serving, wait_until_all_ready
+from node import Node
+
+
+@pytest.fixture
+def server(node: Node, tmp_path: Path) -> Iterator[Server]:
+    with serving(node, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    """The file that has one request kill its worker."""
+    path = tmp_path / "marker"
+    path.touch()
+    return path
+
+
+def test_killed_by_the_kernel(server: Server, marker: Path) -> None:
+    """Beyond a limit, as out of memory, it is SIGKILL: safe requests do not notice.
+
+    The limit is that of CPU time: that of address space makes Python raise MemoryError,
+    of which a worker does not die, and one of a control group needs root.
+    """
+    assert ask(server, "/die/limit/before/marker") == 200
+    assert not marker.exists()
+    wait_until_all_ready(server)
+    assert "ended by signal 9 (SIGKILL)" in "".join(server.worker_facts("last_exit"))
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_unsafe_methods(server: Server, marker: Path, method: str) -> None:
+    """Nobody knows what they have done: 502, also without a body."""
+    assert ask(server, "/die/exit/before/marker", method) == 502
+    wait_until_all_ready(server)
+    assert ask(server, "/echo/x", method) == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("when", ["before", "unread"])
+def test_body_partly_sent(server: Server, marker: Path, method: str, when: str) -> None:
+    """What had come of it has gone with the worker: 502, and the connection ends."""
+    with Connection(server.url) as client:
+        length = [("Content-Length", "6")]
+        client.send(request(method, f"/die/exit/{when}/marker", length))
+        client.send(b"abc")
+
+        if when == "before":
+            # The application reads all of it first.
+            wait_until(lambda: server.in_flight() == 1, "the worker has it")
+            (pid,) = {
+                pid
+                for pid, busy in zip(
+                    server.worker_pids(), server.worker_facts("in_flight"), strict=True
+                )
+                if busy == "1"
+            }
+            os.kill(pid, signal.SIGKILL)
+
+        answer = client.read_response(method)
+        assert answer.status == 502
+        assert not answer.keeps_alive
+
+    wait_until_all_ready(server)
+
+
+@pytest.mark.parametrize("how", ["kill", "segfault", "exit", "abort"])
+def test_begun_stream_is_cut(server: Server, marker: Path, how: str) -> None:
+    """Never a well-formed end, and no second try."""
+    with Connection(server.url) as client:
+        client.send(request(target=f"/die/{how}/start/marker"))
+
+        with pytest.raises(Cut) as caught:
+            client.read_response()
+
+        assert caught.value.received == b"part"
+
+    wait_until_all_ready(server)
+
+
+def test_second_death_is_502(server: Server) -> None:
+    """A request that kills each worker that it meets is tried twice, not for ever."""
+    assert ask(server, "/die/always/before/x") == 502
+    wait_until_all_ready(server)
+    assert server.worker_facts("restarts") == ["1", "1"]
+
+
+def close_code(socket: ClientConnection) -> int | None:
+    """What the server has closed with, if it has."""
+    try:
+        socket.send("still there?")
+        socket.recv(10)
+    except ConnectionClosed as closed:
+        assert closed.rcvd is not None, "cut without a close frame"
+        return closed.rcvd.code
+
+    return None
+
+
+@pytest.mark.parametrize("how", ["kill", "segfault", "exit", "abort"])
+def test_websockets_are_told_to_come_back(server: Server, how: str) -> None:
+    """All of the dead worker get a close frame with 1012; those of others go on."""
+    url = server.url.replace("http", "ws")
+
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(connect(url, proxy=None)) for _ in range(10)]
+        sockets[0].send(f"die {how}")
+        wait_until(lambda: server.in_flight() == 5, "those of one worker are over")
+        codes = [code for code in map(close_code, sockets) if code is not None]
+        assert codes == [1012] * 5
+
+    wait_until_all_ready(server)
+
+    with connect(url, proxy=None) as again:
+        again.send("hello")
+        assert again.recv(10) == "hello"
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("exit", r"exited with status 3"),
+        ("segfault", r"ended by signal 11 \(SIGSEGV\)"),
+        ("raise", r"(?s)importing.*Traceback.*app\.py.*ZeroDivisionError: told to"),
+    ],
+)
+def test_crash_loop(
+    node: Node, server: Server, tmp_path: Path, how: str, why: str
+) -> None:
+    """Of a worker that can't be imported any more: the others serve, and it comes back.
+
+    It is tried later and later, and `info` and the log say why it can't start.
+    """
+    before = len(node.output)
+    (tmp_path / "import").write_text(how)
+    os.kill(server.worker_pids()[0], signal.SIGKILL)
+    wait_until(lambda: int(server.worker_facts("restarts")[0]) >= 4, "it fails on")
+    (shown,) = [fact for fact in server.worker_facts("last_exit") if fact != "none"]
+    assert re.search(why, shown)
+    log = node.output[before:]
+    assert re.search(why, log)
+    delays = [int(ms) for ms in re.findall(r"restart_in_ms: (\d+)", log)]
+    assert delays == sorted(delays)
+    assert delays[:2] != [0, 0]
+    assert {ask(server, f"/echo/{number}") for number in range(10)} == {200}
+
+    (tmp_path / "import").unlink()
+    wait_until_all_ready(server)
+    assert ask(server, "/echo/x") == 200
+
+
+@pytest.mark.parametrize("how", ["exit", "segfault", "kill"])
+def test_death_in_lifespan_shutdown(node: Node, tmp_path: Path, how: str) -> None:
+    """A reload and a stop go on; no process is left."""
+    with serving(node, tmp_path) as server:
+        pids = server.worker_pids()
+        (tmp_path / "shutdown").write_text(how)
+        assert node.eval(f"hornbeam:reload({server.name})") == "ok"
+        assert survivors(pids) == []
+        assert ask(server, "/echo/x") == 200
+        successors = server.worker_pids()
+        assert node.eval(f"hornbeam:stop({server.name})") == "ok"
+
+    assert survivors(successors) == []

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workers that die under load; `make soak SOAK=kills` does it for a minute."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+from faults.kills import (
+    ask,
+    plain_start_ms,
+    ready_after,
+    run,
+    serving,
+    wait_until_all_ready,
+)
+from faults.load import SAFE, Load
+from node import Node
+
+RATE = 400
+SECONDS = 4.0
+EVERY = 0.9
+
+# The machine may be busy: a start that comes too late by a second was not at once.
+SLACK_MS = 1000.0
+
+
+def test_kills_under_load(fresh_node: Node, tmp_path: Path) -> None:
+    """Requests that may be sent twice never fail; nothing is wrong, nothing stays."""
+    report = run(fresh_node, tmp_path, rate=RATE, seconds=SECONDS, every=EVERY)
+    print(report)  # noqa: T201
+    assert report.killed >= 3
+    assert report.load.failures(SAFE) == {}, report.load.examples
+    assert report.load.count("wrong") == 0, report.load.examples
+    # Others fail in their own way, or not at all.
+    assert set(report.load.failures(["POST"])) <= {"502"}
+    assert set(report.load.failures(["STREAM"])) <= {"cut"}
+
+
+def test_all_workers_at_once(fresh_node: Node, tmp_path: Path) -> None:
+    """What comes while there is no worker waits for the first that is ready again."""
+    with serving(fresh_node, tmp_path) as server:
+        load = Load(server.url, rate=RATE, seconds=3, mix={"GET": 1.0})
+
+        async def kill_all_in_between() -> None:
+            sending = asyncio.create_task(load.run())
+
+            for _ in range(2):
+                await asyncio.sleep(1)
+
+                for pid in await asyncio.to_thread(server.worker_pids):
+                    os.kill(pid, signal.SIGKILL)
+
+            await sending
+
+        asyncio.run(kill_all_in_between())
+        assert load.result.failures(SAFE) == {}, load.result.examples
+        wait_until_all_ready(server)
+        # Each of both was started twice again.
+        assert server.worker_facts("restarts") == ["2", "2"]
+
+
+def test_no_worker_within_the_queue_time(fresh_node: Node, tmp_path: Path) -> None:
+    """Requests wait for `queue_timeout`, and then get 503."""
+    options = "workers => 2, queue_timeout => 200"
+
+    with serving(fresh_node, tmp_path, options) as server:
+        (tmp_path / "import").write_text("exit")
+
+        for pid in server.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+
+        load = Load(server.url, rate=50, seconds=0.5, mix={"GET": 1.0})
+        asyncio.run(load.run())
+        assert load.result.failures(SAFE) == {"503": load.result.total()}
+        assert load.result.quantile_ms(0) > 100
+        (tmp_path / "import").unlink()
+        wait_until_all_ready(server)
+        assert ask(server, "/echo/x") == 200
+
+
+def test_successor_is_started_at_once(fresh_node: Node, tmp_path: Path) -> None:
+    """A dead worker is replaced in the time that a start takes, every time."""
+    with serving(fresh_node, tmp_path) as server:
+        starts = [plain_start_ms(fresh_node, tmp_path) for _ in range(3)]
+        deaths = []
+
+        for worker_id, pid in enumerate(server.worker_pids(), start=1):
+            deaths.append((worker_id, time.time()))
+            os.kill(pid, signal.SIGKILL)
+            fresh_node.wait_for_output(rf"SIGKILL.*\n.*\n.*\n +worker_id: {worker_id}")
+            wait_until_all_ready(server)
+
+        delays = ready_after(fresh_node.output, deaths)
+        print(f"from death to ready {delays} ms, plain starts {starts} ms")  # noqa: T201
+        assert max(delays) < max(starts) + SLACK_MS
+        waits = re.findall(r"restart_in_ms: (\d+)", fresh_node.output)
+        assert waits == ["0", "0"]
