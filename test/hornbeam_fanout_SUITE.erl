@@ -599,7 +599,7 @@ sessions_of_a_worker(Config) ->
     true = hornbeam_routes:insert(Routes, 1000000, {Pid, StreamId}, 1 bsl 60),
     ?assertEqual(<<"error not_open">>, Call("attach", Attach)),
     ?assertEqual(<<"error not_open">>, Call("detach", "(1000000, b'a:*')")),
-    ok = hornbeam_routes:deliver(Routes, {accept, 1000000, undefined, []}),
+    ok = hornbeam_routes:deliver(Routes, {accept, 1000000, undefined, []}, 65536),
     ?assertEqual(<<"ok True">>, Call("attach", Attach)),
     ?assertEqual(<<"error invalid_pattern">>,
                  Call("attach", "(1000000, b'#:a', Atom('close'), 5)")),

@@ -50,12 +50,12 @@ init_per_testcase(_, Config) ->
 message_reaches_its_stream(Config) ->
     Routes = routes(Config),
     true = hornbeam_routes:insert(Routes, 1, {self(), 7}, 0),
-    ok = hornbeam_routes:deliver(Routes, {data, 1, <<"x">>}),
+    ok = hornbeam_routes:deliver(Routes, {data, 1, <<"x">>}, 65536),
     ?assertEqual([{{self(), 7}, {data, 1, <<"x">>}}], flush()).
 
 %% A late message for a request that is over goes nowhere.
 unknown_id_is_dropped(Config) ->
-    ok = hornbeam_routes:deliver(routes(Config), {data, 1, <<"x">>}),
+    ok = hornbeam_routes:deliver(routes(Config), {data, 1, <<"x">>}, 65536),
     ?assertEqual([], flush()).
 
 %% A request whose client has gone is the worker's until it is done with it.
@@ -63,17 +63,17 @@ detached_is_in_flight_but_not_heard(Config) ->
     Routes = routes(Config),
     true = hornbeam_routes:insert(Routes, 1, {self(), 7}, 0),
     ?assert(hornbeam_routes:detach(Routes, 1)),
-    ok = hornbeam_routes:deliver(Routes, {data, 1, <<"x">>}),
+    ok = hornbeam_routes:deliver(Routes, {data, 1, <<"x">>}, 65536),
     ?assertEqual([], flush()),
-    ?assert(hornbeam_routes:remove(Routes, 1)),
+    ?assert(hornbeam_routes:done(Routes, 1)),
     ?assertNot(hornbeam_routes:detach(Routes, 1)).
 
 %% Only the first `done' of a request gives its place back.
 removed_once(Config) ->
     Routes = routes(Config),
     true = hornbeam_routes:insert(Routes, 1, {self(), 7}, 0),
-    ?assert(hornbeam_routes:remove(Routes, 1)),
-    ?assertNot(hornbeam_routes:remove(Routes, 1)).
+    ?assert(hornbeam_routes:done(Routes, 1)),
+    ?assertNot(hornbeam_routes:done(Routes, 1)).
 
 %% What was dispatched at the limit is late, what came a millisecond after it is not.
 expiry_at_the_limit(Config) ->
@@ -93,7 +93,7 @@ started_does_not_expire(Config) ->
         begin
             Id = element(2, Message),
             true = hornbeam_routes:insert(Routes, Id, {self(), Id}, 0),
-            ok = hornbeam_routes:deliver(Routes, Message)
+            ok = hornbeam_routes:deliver(Routes, Message, 65536)
         end
      || Message <- Starts
     ],
@@ -104,15 +104,15 @@ accepted_while_it_is_open(Config) ->
     Routes = routes(Config),
     true = hornbeam_routes:insert(Routes, 1, {self(), 7}, 0),
     ?assertEqual(none, hornbeam_routes:accepted(Routes, 1)),
-    ok = hornbeam_routes:deliver(Routes, {accept, 1, undefined, []}),
+    ok = hornbeam_routes:deliver(Routes, {accept, 1, undefined, []}, 65536),
     ?assertEqual([{{self(), 7}, {accept, 1, undefined, []}}], flush()),
     ?assertEqual({ok, {self(), 7}}, hornbeam_routes:accepted(Routes, 1)),
-    ok = hornbeam_routes:deliver(Routes, {message, 1, text, <<"x">>}),
+    ok = hornbeam_routes:deliver(Routes, {message, 1, text, <<"x">>}, 65536),
     ?assertEqual([], hornbeam_routes:expire(Routes, 1000)),
     ?assertEqual({ok, {self(), 7}}, hornbeam_routes:accepted(Routes, 1)),
     true = hornbeam_routes:detach(Routes, 1),
     ?assertEqual(none, hornbeam_routes:accepted(Routes, 1)),
-    true = hornbeam_routes:remove(Routes, 1),
+    true = hornbeam_routes:done(Routes, 1),
     ?assertEqual(none, hornbeam_routes:accepted(Routes, 1)),
     ok = hornbeam_routes:delete(Routes),
     ?assertEqual(none, hornbeam_routes:accepted(Routes, 1)).
@@ -121,17 +121,17 @@ accepted_while_it_is_open(Config) ->
 what_is_not_accepted(Config) ->
     Routes = routes(Config),
     [true = hornbeam_routes:insert(Routes, Id, {self(), Id}, 0) || Id <- [1, 2, 3]],
-    ok = hornbeam_routes:deliver(Routes, {start, 1, 403, [], <<>>}),
-    ok = hornbeam_routes:deliver(Routes, {response, 2, 200, [], <<>>}),
+    ok = hornbeam_routes:deliver(Routes, {start, 1, 403, [], <<>>}, 65536),
+    ok = hornbeam_routes:deliver(Routes, {response, 2, 200, [], <<>>}, 65536),
     [3] = hornbeam_routes:expire(Routes, 1000),
-    [ok = hornbeam_routes:deliver(Routes, {accept, Id, undefined, []}) || Id <- [1, 2, 3]],
+    [ok = hornbeam_routes:deliver(Routes, {accept, Id, undefined, []}, 65536) || Id <- [1, 2, 3]],
     [?assertEqual({Id, none}, {Id, hornbeam_routes:accepted(Routes, Id)}) || Id <- [1, 2, 3]].
 
 %% Early hints are no answer.
 informational_does_not_stop_the_clock(Config) ->
     Routes = routes(Config),
     true = hornbeam_routes:insert(Routes, 1, {self(), 1}, 0),
-    ok = hornbeam_routes:deliver(Routes, {inform, 1, 103, []}),
+    ok = hornbeam_routes:deliver(Routes, {inform, 1, 103, []}, 65536),
     ?assertEqual([1], hornbeam_routes:expire(Routes, 1000)).
 
 %% A stream hears once that its time is up.
@@ -157,14 +157,14 @@ orphans_are_found_once(Config) ->
     true = hornbeam_routes:insert(Routes, 2, {self(), 1}, 0),
     ?assertEqual([{disconnect, 1}], hornbeam_routes:orphans(Routes)),
     ?assertEqual([], hornbeam_routes:orphans(Routes)),
-    ?assert(hornbeam_routes:remove(Routes, 1)).
+    ?assert(hornbeam_routes:done(Routes, 1)).
 
 %% Of a WebSocket that was open the worker learns how it was closed.
 orphan_of_a_websocket(Config) ->
     Routes = routes(Config),
     {Pid, Monitor} = spawn_monitor(fun() -> receive stop -> ok end end),
     true = hornbeam_routes:insert(Routes, 1, {Pid, 1}, 0),
-    ok = hornbeam_routes:deliver(Routes, {accept, 1, undefined, []}),
+    ok = hornbeam_routes:deliver(Routes, {accept, 1, undefined, []}, 65536),
     ?assertEqual([], hornbeam_routes:orphans(Routes)),
     Pid ! stop,
     receive {'DOWN', Monitor, process, Pid, _} -> ok end,
@@ -175,7 +175,7 @@ orphan_of_a_websocket(Config) ->
 going_away_is_told(Config) ->
     Routes = routes(Config),
     [true = hornbeam_routes:insert(Routes, Id, {self(), Id}, 0) || Id <- [1, 2, 3]],
-    [ok = hornbeam_routes:deliver(Routes, {accept, Id, undefined, []}) || Id <- [2, 3]],
+    [ok = hornbeam_routes:deliver(Routes, {accept, Id, undefined, []}, 65536) || Id <- [2, 3]],
     true = hornbeam_routes:detach(Routes, 3),
     ok = hornbeam_routes:tell_going_away(Routes),
     Self = self(),
@@ -202,8 +202,8 @@ table_that_is_gone(Config) ->
     ok = hornbeam_routes:delete(Routes),
     ?assertNot(hornbeam_routes:insert(Routes, 1, {self(), 1}, 0)),
     ?assertNot(hornbeam_routes:detach(Routes, 1)),
-    ?assertNot(hornbeam_routes:remove(Routes, 1)),
-    ?assertEqual(ok, hornbeam_routes:deliver(Routes, {data, 1, <<>>})).
+    ?assertNot(hornbeam_routes:done(Routes, 1)),
+    ?assertEqual(ok, hornbeam_routes:deliver(Routes, {data, 1, <<>>}, 65536)).
 
 %% Internal.
 

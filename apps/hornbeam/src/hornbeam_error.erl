@@ -4,6 +4,7 @@
 -module(hornbeam_error).
 
 -export([format/1]).
+-export([text/1]).
 
 -type name() ::
     address_in_use
@@ -133,7 +134,8 @@ fact(Key, Facts) ->
         #{} -> "(unknown)"
     end.
 
-%% Text as it is, any other term as Erlang writes it.
+%% @private Text as it is, any other term as Erlang writes it.
+-spec text(term()) -> unicode:chardata().
 text(Value) ->
     case hornbeam_form:text(Value) of
         {ok, Text} -> Text;

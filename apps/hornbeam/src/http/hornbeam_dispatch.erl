@@ -153,7 +153,10 @@ body(Data, More, Dispatch = #dispatch{request_id = Id}) ->
 -spec acknowledge(Bytes :: non_neg_integer(), dispatch()) -> ok.
 acknowledge(0, _) ->
     ok;
-acknowledge(Bytes, Dispatch = #dispatch{request_id = Id}) ->
+acknowledge(_, #dispatch{worker = undefined}) ->
+    ok;
+acknowledge(Bytes, Dispatch = #dispatch{worker = {_, _, Routes, _}, request_id = Id}) ->
+    ok = hornbeam_routes:acknowledged(Routes, Id, Bytes),
     tell({ack, Id, Bytes}, Dispatch).
 
 %% @doc The file that the worker has named is not to be had.

@@ -263,6 +263,8 @@ from_worker({start, _, Status, Headers, Data}, Exchange = #exchange{phase = disp
 from_worker({accept, _, Subprotocol, Headers}, Exchange = #exchange{phase = dispatched})
         when Exchange#exchange.handshake =/= undefined ->
     accept(Subprotocol, Headers, Exchange);
+from_worker({accept, _, _, _}, Exchange = #exchange{phase = dispatched}) ->
+    fail(500, <<"Internal Server Error">>, Exchange);
 from_worker({data, _, Data}, Exchange = #exchange{phase = started}) ->
     send(nofin, Data, Exchange);
 from_worker({last, _, Data}, Exchange = #exchange{phase = started}) ->

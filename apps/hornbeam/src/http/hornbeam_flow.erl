@@ -20,6 +20,8 @@
 -export_type([flow/0]).
 
 -record(flow, {
+    %% What may be untaken at most.
+    window :: pos_integer(),
     room :: integer(),
     flow :: integer()
 }).
@@ -29,30 +31,31 @@
 %% @doc `Window': what Cowboy lets in for a new stream (its `initial_stream_flow_size').
 -spec new(pos_integer()) -> flow().
 new(Window) ->
-    #flow{room = Window, flow = Window}.
+    #flow{window = Window, room = Window, flow = Window}.
 
 %% @doc So many bytes have come.
 -spec received(non_neg_integer(), flow()) -> flow().
-received(Bytes, #flow{room = Room, flow = Flow}) ->
-    #flow{room = Room - Bytes, flow = Flow - Bytes}.
+received(Bytes, State = #flow{room = Room, flow = Flow}) ->
+    State#flow{room = Room - Bytes, flow = Flow - Bytes}.
 
-%% @doc The application has taken so many bytes: what to tell Cowboy.
+%% @doc The application has taken so many bytes: what to tell Cowboy. One that says that it has
+%% taken more than there was gets no more than a window for it.
 -spec credit(non_neg_integer(), flow()) -> {[{flow, pos_integer()}], flow()}.
-credit(Bytes, #flow{room = Room0, flow = Flow}) ->
-    Room = Room0 + Bytes,
+credit(Bytes, State = #flow{window = Window, room = Room0, flow = Flow}) ->
+    Room = min(Room0 + Bytes, Window),
     %% Cowboy counts from 0 again when it gets credit while below it.
     case Room - max(Flow, 0) of
-        Size when Size > 0 -> {[{flow, Size}], #flow{room = Room, flow = Room}};
-        _ -> {[], #flow{room = Room, flow = Flow}}
+        Size when Size > 0 -> {[{flow, Size}], State#flow{room = Room, flow = Room}};
+        _ -> {[], State#flow{room = Room}}
     end.
 
 %% @doc So many bytes may come now, whatever was said before: what to tell Cowboy. Not worth telling
 %% while it believes in half of them.
 -spec allow(Room :: integer(), flow()) -> {[{flow, pos_integer()}], flow()}.
-allow(Room, #flow{flow = Flow}) when Room > 0, Flow =< Room div 2 ->
-    {[{flow, Room - max(Flow, 0)}], #flow{room = Room, flow = Room}};
-allow(Room, #flow{flow = Flow}) ->
-    {[], #flow{room = Room, flow = Flow}}.
+allow(Room, State = #flow{flow = Flow}) when Room > 0, Flow =< Room div 2 ->
+    {[{flow, Room - max(Flow, 0)}], State#flow{room = Room, flow = Room}};
+allow(Room, State) ->
+    {[], State#flow{room = Room}}.
 
 %% @doc What makes Cowboy read again, if it has stopped, to skip the rest of the body.
 -spec resume(flow()) -> [{flow, pos_integer()}].

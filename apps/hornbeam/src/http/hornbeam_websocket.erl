@@ -332,7 +332,8 @@ sent_soon(Session = #session{key = Key}) ->
 
 acknowledge(0, Session) ->
     Session;
-acknowledge(Bytes, Session = #session{request_id = Id}) ->
+acknowledge(Bytes, Session = #session{request_id = Id, routes = Routes}) ->
+    ok = hornbeam_routes:acknowledged(Routes, Id, Bytes),
     tell({ack, Id, Bytes}, Session).
 
 tell_taken(Session = #session{fanned = []}) ->

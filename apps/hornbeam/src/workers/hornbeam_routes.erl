@@ -6,11 +6,14 @@
 %% and so can tell the connections when it dies, in whatever way. Public, because connections
 %% insert, the worker delivers and removes, and neither should wait for a process in between.
 %%
-%% Rows: `{RequestId, ConnectionPid | undefined, StreamId, DispatchedMs | started | accepted}'. The
-%% pid becomes undefined when the stream has ended before the application has (the client left, or a
-%% background task still runs): the request is still in flight for the worker, but nobody is
-%% listening. The last field is `started' once there can be no timeout any more, of a WebSocket
-%% `accepted'.
+%% Rows: `{RequestId, ConnectionPid | undefined, StreamId, DispatchedMs | started | accepted |
+%% answered, UnackedBytes}'. The pid becomes undefined when the stream has ended before the
+%% application has (the client left, or a background task still runs): the request is still in
+%% flight for the worker, but nobody is listening. The fourth field is `started' once there can be no
+%% timeout any more, of a WebSocket `accepted', and `answered' when the worker has said the last of
+%% the response. The last one is what a connection has been sent and has not acknowledged: a worker
+%% that does not wait for acknowledgements would fill the mailbox of a connection whose client does
+%% not read.
 -module(hornbeam_routes).
 
 %% API
@@ -18,9 +21,11 @@
 -export([delete/1]).
 -export([insert/4]).
 -export([count/1]).
--export([remove/2]).
+-export([done/2]).
 -export([detach/2]).
--export([deliver/2]).
+-export([deliver/3]).
+-export([acknowledged/3]).
+-export([look/2]).
 -export([accepted/2]).
 -export([expire/2]).
 -export([orphans/1]).
@@ -35,6 +40,11 @@
 
 -define(PID, 2).
 -define(DISPATCHED, 4).
+-define(UNACKED, 5).
+%% More messages than a window of single bytes has, on several HTTP/2 streams.
+-define(MAX_MAILBOX, 262144).
+%% What a message of a WebSocket counts at least (see docs/protocol.md).
+-define(MIN_MESSAGE_BYTES, 64).
 
 -spec new() -> routes().
 new() ->
@@ -49,7 +59,7 @@ delete(Routes) ->
 -spec insert(routes(), hornbeam_protocol:request_id(), stream_key(), NowMs :: integer()) ->
     boolean().
 insert(Routes, Id, {Pid, StreamId}, NowMs) ->
-    try ets:insert(Routes, {Id, Pid, StreamId, NowMs})
+    try ets:insert(Routes, {Id, Pid, StreamId, NowMs, 0})
     catch error:badarg -> false
     end.
 
@@ -58,11 +68,18 @@ insert(Routes, Id, {Pid, StreamId}, NowMs) ->
 count(Routes) ->
     ets:info(Routes, size).
 
-%% @doc The request is over for the worker; `false' when it was not known.
--spec remove(routes(), hornbeam_protocol:request_id()) -> boolean().
-remove(Routes, Id) ->
-    try ets:take(Routes, Id) =/= []
-    catch error:badarg -> false
+%% @doc The request is over for the worker; `false' when it was not known. A stream that waits for
+%% more is told that there is none.
+-spec done(routes(), hornbeam_protocol:request_id()) -> boolean().
+done(Routes, Id) ->
+    try ets:take(Routes, Id) of
+        [] ->
+            false;
+        [{_, Pid, StreamId, State, _}] ->
+            _ = is_pid(Pid) andalso State =/= answered andalso (Pid ! {{Pid, StreamId}, {abort, Id}}),
+            true
+    catch
+        error:badarg -> false
     end.
 
 %% @doc Nobody listens to the request any more.
@@ -72,24 +89,48 @@ detach(Routes, Id) ->
     catch error:badarg -> false
     end.
 
-%% @doc Hand a message to the stream that waits for it, or drop it when there is none.
--spec deliver(routes(), hornbeam_protocol:from_worker()) -> ok.
-deliver(Routes, Message) ->
+%% @doc Hand a message to the stream that waits for it, or drop it when there is none. `overrun':
+%% the worker has sent far more than the window lets it.
+-spec deliver(routes(), hornbeam_protocol:from_worker(), Window :: pos_integer()) -> ok | overrun.
+deliver(Routes, Message, Window) ->
     Id = element(2, Message),
     case lookup(Routes, Id) of
-        [{_, Pid, StreamId, Dispatched}] when is_pid(Pid) ->
-            mark_started(element(1, Message), Dispatched, Routes, Id),
+        [{_, Pid, StreamId, State, _}] when is_pid(Pid) ->
+            mark(element(1, Message), State, Routes, Id),
             Pid ! {{Pid, StreamId}, Message},
-            ok;
+            count_unacked(Routes, Id, window_bytes(Message), Window);
         _ ->
             ok
+    end.
+
+%% @doc Look after the connection that a message was for: what is not held back by a window, like
+%% informational responses, gathers in its mailbox.
+-spec look(routes(), hornbeam_protocol:from_worker()) -> ok | flooded.
+look(Routes, Message) when is_integer(element(2, Message)) ->
+    case lookup(Routes, element(2, Message)) of
+        [{_, Pid, _, _, _}] when is_pid(Pid) -> look_at(process_info(Pid, message_queue_len));
+        _ -> ok
+    end;
+look(_, _) ->
+    ok.
+
+look_at({message_queue_len, Length}) when Length > ?MAX_MAILBOX -> flooded;
+look_at(_) -> ok.
+
+%% @doc The connection tells the worker that its client has taken so many bytes.
+-spec acknowledged(routes(), hornbeam_protocol:request_id(), non_neg_integer()) -> ok.
+acknowledged(Routes, Id, Bytes) ->
+    try ets:update_counter(Routes, Id, {?UNACKED, -Bytes}) of
+        _ -> ok
+    catch
+        error:badarg -> ok
     end.
 
 %% @doc The WebSocket session that the worker has accepted for that request, while it is open.
 -spec accepted(routes(), hornbeam_protocol:request_id()) -> {ok, stream_key()} | none.
 accepted(Routes, Id) ->
     case lookup(Routes, Id) of
-        [{_, Pid, StreamId, accepted}] when is_pid(Pid) -> {ok, {Pid, StreamId}};
+        [{_, Pid, StreamId, accepted, _}] when is_pid(Pid) -> {ok, {Pid, StreamId}};
         _ -> none
     end.
 
@@ -97,19 +138,19 @@ accepted(Routes, Id) ->
 %% and give the ids of their requests.
 -spec expire(routes(), LimitMs :: integer()) -> [hornbeam_protocol:request_id()].
 expire(Routes, LimitMs) ->
-    Late = ets:select(Routes, [{{'_', '_', '_', '$1'},
+    Late = ets:select(Routes, [{{'_', '_', '_', '$1', '_'},
                                 [{is_integer, '$1'}, {'=<', '$1', LimitMs}], ['$_']}]),
     [begin
         true = is_boolean(ets:update_element(Routes, Id, {?DISPATCHED, started})),
         _ = is_pid(Pid) andalso (Pid ! {{Pid, StreamId}, {timeout, Id}}),
         Id
-     end || {Id, Pid, StreamId, _} <- Late].
+     end || {Id, Pid, StreamId, _, _} <- Late].
 
 %% @doc Detach the requests whose connection has died without a word (it was killed, or Cowboy has
 %% crashed), and give what to tell the worker of each.
 -spec orphans(routes()) -> [hornbeam_protocol:to_worker()].
 orphans(Routes) ->
-    HasPid = [{{'$1', '$2', '_', '$3'}, [{is_pid, '$2'}], [{{'$1', '$2', '$3'}}]}],
+    HasPid = [{{'$1', '$2', '_', '$3', '_'}, [{is_pid, '$2'}], [{{'$1', '$2', '$3'}}]}],
     [farewell(Id, State) || {Id, Pid, State} <- ets:select(Routes, HasPid),
                             not is_process_alive(Pid), detach(Routes, Id)].
 
@@ -119,7 +160,7 @@ farewell(Id, _) -> {disconnect, Id}.
 %% @doc Tell all WebSockets that the server is about to stop.
 -spec tell_going_away(routes()) -> ok.
 tell_going_away(Routes) ->
-    Accepted = [{{'$1', '$2', '$3', accepted}, [{is_pid, '$2'}], [{{'$1', '$2', '$3'}}]}],
+    Accepted = [{{'$1', '$2', '$3', accepted, '_'}, [{is_pid, '$2'}], [{{'$1', '$2', '$3'}}]}],
     try ets:select(Routes, Accepted) of
         Rows -> lists:foreach(fun tell_one_going_away/1, Rows)
     catch
@@ -136,23 +177,41 @@ take_all(Routes) ->
     Rows = ets:tab2list(Routes),
     true = ets:delete_all_objects(Routes),
     [{Id, case Pid of undefined -> undefined; _ -> {Pid, StreamId} end}
-     || {Id, Pid, StreamId, _} <- Rows].
+     || {Id, Pid, StreamId, _, _} <- Rows].
 
 lookup(Routes, Id) ->
     try ets:lookup(Routes, Id)
     catch error:badarg -> []
     end.
 
-%% Only messages that begin a response that goes on are marked: after a whole response the route
-%% is about to be removed anyway. Informational responses do not stop the clock.
-mark_started(start, Dispatched, Routes, Id) when Dispatched =/= started ->
-    _ = ets:update_element(Routes, Id, {?DISPATCHED, started}),
-    ok;
-mark_started(accept, Dispatched, Routes, Id) when Dispatched =/= started ->
-    _ = ets:update_element(Routes, Id, {?DISPATCHED, accepted}),
-    ok;
-mark_started(response, Dispatched, Routes, Id) when Dispatched =/= started ->
-    _ = ets:update_element(Routes, Id, {?DISPATCHED, started}),
-    ok;
-mark_started(_, _, _, _) ->
+%% Informational responses do not stop the clock.
+mark(start, State, Routes, Id) when is_integer(State) -> put_state(started, Routes, Id);
+mark(accept, State, Routes, Id) when is_integer(State) -> put_state(accepted, Routes, Id);
+mark(response, State, Routes, Id) when is_integer(State) -> put_state(answered, Routes, Id);
+mark(Last, started, Routes, Id) when Last =:= last; Last =:= trailers; Last =:= abort ->
+    put_state(answered, Routes, Id);
+mark(abort, State, Routes, Id) when is_integer(State) -> put_state(answered, Routes, Id);
+mark(_, _, _, _) -> ok.
+
+put_state(State, Routes, Id) ->
+    _ = ets:update_element(Routes, Id, {?DISPATCHED, State}),
     ok.
+
+%% What the connection acknowledges. A whole response is the only one of its request.
+window_bytes({data, _, Data}) -> byte_size(Data);
+window_bytes({last, _, Data}) -> byte_size(Data);
+window_bytes({start, _, _, _, Body}) -> byte_size(Body);
+window_bytes({message, _, _, Data}) -> max(?MIN_MESSAGE_BYTES, byte_size(Data));
+window_bytes(_) -> 0.
+
+%% A worker may send while less than a window is unacknowledged, by its own count, which lags behind
+%% this one: twice as much is a fault whatever the size of this message.
+count_unacked(_, _, 0, _) ->
+    ok;
+count_unacked(Routes, Id, Bytes, Window) ->
+    try ets:update_counter(Routes, Id, {?UNACKED, Bytes}) of
+        Unacked when Unacked - Bytes > 2 * Window -> overrun;
+        _ -> ok
+    catch
+        error:badarg -> ok
+    end.

@@ -55,6 +55,7 @@
   | {port_closed, term()}
   | {writer_ended, term()}
   | {stalled, Milliseconds :: non_neg_integer()}
+  | {flooded, WaitingBytes :: pos_integer() | connection}
   | stopped.
 
 -record(state, {
@@ -63,6 +64,7 @@
     port :: port(),
     os_pid :: pos_integer() | undefined,
     writer :: pid(),
+    intake :: hornbeam_intake:intake(),
     phase = starting :: starting | ready | stopping,
     %% What the worker said of itself in `ready'.
     facts = #{} :: map(),
@@ -139,6 +141,7 @@ init(Args = #{server := Server, worker_id := WorkerId, pool := Pool}) ->
             {ok, #state{args = Args, port = Port, os_pid = OsPid,
                         limits = hornbeam_recycling:new(maps:get(config, Args)),
                         writer = hornbeam_writer:start_link(Port),
+                        intake = hornbeam_intake:new(Port),
                         backlog = hornbeam_writer:new_backlog(),
                         started_ms = erlang:monotonic_time(millisecond)},
              {continue, configure}}
@@ -192,13 +195,11 @@ handle_cast({stop, TimeoutMs}, State = #state{args = #{load := Load, config := C
     {noreply, State#state{phase = stopping}}.
 
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
-handle_info({Port, {data, Packet}}, State = #state{port = Port}) ->
-    case hornbeam_protocol:decode(Packet) of
-        {ok, Messages} ->
-            handle_messages(Messages, State);
-        {error, {malformed, FirstBytes}} ->
-            ?LOG_ERROR(#{what => malformed_packet, first_bytes => FirstBytes}),
-            {stop, {shutdown, {protocol_error, FirstBytes}}, State}
+handle_info({Port, {data, Packet}}, State = #state{port = Port, intake = Intake0}) ->
+    case hornbeam_intake:took(byte_size(Packet), Intake0) of
+        {ok, Intake} -> handle_packet(Packet, fun(_) -> ok end, State#state{intake = Intake});
+        {look, Intake} -> handle_packet(Packet, look(State), State#state{intake = Intake});
+        {flooded, WaitingBytes} -> {stop, {shutdown, {flooded, WaitingBytes}}, State}
     end;
 handle_info({Port, {exit_status, Status}}, State = #state{port = Port}) ->
     {stop, {shutdown, exit_reason(Status, State)}, State#state{os_pid = undefined}};
@@ -262,6 +263,24 @@ terminate(Reason, State = #state{port = Port, os_pid = OsPid}) ->
 
 %%% Messages of the worker
 
+handle_packet(Packet, Look, State) ->
+    case hornbeam_protocol:decode(Packet) of
+        {ok, Messages} ->
+            case Look(Messages) of
+                ok -> handle_messages(Messages, State);
+                flooded -> {stop, {shutdown, {flooded, connection}}, State}
+            end;
+        {error, {malformed, FirstBytes}} ->
+            ?LOG_ERROR(#{what => malformed_packet, first_bytes => FirstBytes}),
+            {stop, {shutdown, {protocol_error, FirstBytes}}, State}
+    end.
+
+look(#state{args = #{routes := Routes}}) ->
+    fun
+        ([]) -> ok;
+        (Messages) -> hornbeam_routes:look(Routes, lists:last(Messages))
+    end.
+
 handle_messages([], State) ->
     {noreply, State};
 handle_messages([Message | Rest], State0) ->
@@ -272,12 +291,15 @@ handle_messages([Message | Rest], State0) ->
 
 handle_message({done, Id}, State = #state{args = Args}) ->
     #{routes := Routes, load := Load, pool := Pool, waiting := Waiting} = Args,
-    case hornbeam_routes:remove(Routes, Id) of
-        true -> hornbeam_pool:release(Pool, Load, Waiting);
-        false -> ok
-    end,
-    #state{served = Served, limits = Limits} = State,
-    {ok, recycle(hornbeam_recycling:served(Served + 1, Limits), State#state{served = Served + 1})};
+    case hornbeam_routes:done(Routes, Id) of
+        true ->
+            hornbeam_pool:release(Pool, Load, Waiting),
+            #state{served = Served, limits = Limits} = State,
+            Counted = State#state{served = Served + 1},
+            {ok, recycle(hornbeam_recycling:served(Served + 1, Limits), Counted)};
+        false ->
+            {ok, State}
+    end;
 handle_message({call, CallId, Function, Args}, State) ->
     #state{port = Port, writer = Writer} = State,
     Reply = fun(Result) -> reply(CallId, Result, Port, Writer) end,
@@ -325,25 +347,35 @@ handle_message({pong, N}, State = #state{args = #{load := Load}, ping = Ping, po
 handle_message({log, Level, Report}, State) ->
     log(Level, Report),
     {ok, State};
-handle_message({ready, Facts}, State = #state{phase = starting, args = Args}) ->
+handle_message({ready, Facts = #{worker_class := Class}},
+               State = #state{phase = starting, args = Args})
+        when Class =:= asgi; Class =:= wsgi ->
     #{pool := Pool, worker_id := WorkerId, load := Load} = Args,
     hornbeam_load:open(Load),
     hornbeam_pool:worker_ready(Pool, WorkerId, self(), State#state.writer,
-                               maps:get(worker_class, Facts, undefined)),
+                               Class),
     start_heartbeat(State),
-    {ok, State#state{phase = ready, facts = Facts}};
+    Shown = maps:with([python, codec, loop, worker_class, lifespan], Facts),
+    {ok, State#state{phase = ready, facts = Shown}};
 handle_message({failed, Name, Facts}, #state{phase = starting}) ->
     {stop, {failed, Name, Facts}};
 handle_message({stopped, Facts}, State = #state{phase = stopping}) ->
     log_stopped(Facts),
     _ = erlang:start_timer(?EXIT_TIMEOUT_MS, self(), stop),
     {ok, State};
-handle_message(Message, State = #state{args = #{routes := Routes}})
+handle_message(Message, State = #state{args = #{routes := Routes, config := Config}})
         when is_integer(element(2, Message)) ->
-    hornbeam_routes:deliver(Routes, Message),
-    {ok, State};
+    #{window := Window} = Config,
+    case hornbeam_routes:deliver(Routes, Message, Window) of
+        ok -> {ok, State};
+        overrun -> protocol_error(overrun, Message)
+    end;
 handle_message(Message, _State) ->
-    FirstBytes = iolist_to_binary(io_lib:format("~0P", [Message, 12])),
+    protocol_error(unexpected, Message).
+
+protocol_error(Why, Message) ->
+    FirstBytes = unicode:characters_to_binary(io_lib:format("~0tP", [Message, 12])),
+    ?LOG_ERROR(#{what => malformed_packet, first_bytes => FirstBytes, why => Why}),
     {stop, {protocol_error, FirstBytes}}.
 
 call(Function, Args, #state{args = #{routes := Routes}})
@@ -539,18 +571,22 @@ wait_for_exit(Port, TimeoutMs) ->
 
 %%% Logging
 
-%% Without a domain: the default handler shows no domain but OTP's.
+%% Without a domain: the default handler shows no domain but OTP's. Of the report only what is known:
+%% other fields would be taken for those of the log event, and wrong ones break handlers.
 log(Level, Report) ->
-    Text = [request_text(Report), maps:get(message, Report, <<>>)],
-    Fields = maps:without([message], Report),
+    Text = [request_text(Report), log_text(Report)],
+    Fields = maps:filter(fun(_, Value) -> is_integer(Value) end, maps:with([request_id], Report)),
     case lists:member(Level, [emergency, alert, critical, error, warning, notice, info, debug]) of
         true -> logger:log(Level, "~ts", [Text], Fields);
         false -> ok
     end.
 
 %% The default formatter shows no metadata.
-request_text(#{request_id := RequestId}) -> io_lib:format("request ~tp: ", [RequestId]);
+request_text(#{request_id := RequestId}) when is_integer(RequestId) -> io_lib:format("request ~tp: ", [RequestId]);
 request_text(_) -> "".
+
+log_text(#{message := Message}) when is_binary(Message) -> hornbeam_error:text(Message);
+log_text(_) -> "".
 
 log_stopped(#{lifespan := failed} = Facts) ->
     ?LOG_ERROR(#{what => lifespan_shutdown_failed, message => maps:get(message, Facts, <<>>)});

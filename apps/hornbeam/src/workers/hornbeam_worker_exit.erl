@@ -27,6 +27,10 @@ chars({shutdown, {exit_status, Status}}) ->
     io_lib:format("exited with status ~b", [Status]);
 chars({shutdown, {stalled, SilentMs}}) ->
     io_lib:format("its event loop was blocked for ~b ms", [SilentMs]);
+chars({shutdown, {flooded, connection}}) ->
+    "it flooded a connection with messages";
+chars({shutdown, {flooded, WaitingBytes}}) ->
+    io_lib:format("it flooded the node: ~b bytes of it waited to be read", [WaitingBytes]);
 chars({shutdown, {protocol_error, FirstBytes}}) ->
     io_lib:format("it broke the protocol: ~0tp", [FirstBytes]);
 chars({shutdown, {port_closed, Reason}}) ->
