@@ -619,6 +619,48 @@ def unknown(worker: Worker, request: Request) -> Steps:
     yield from ()
 
 
+def flood(worker: Worker, request: Request) -> Steps:
+    """Say more than anybody can take, as fast as the pipe does, for ever."""
+    worker.flush()
+    if request.query["what"] == "unknown":
+        message = encode((Atom("data"), 10**9, b"stray"))
+    else:
+        message = encode((Atom("inform"), request.id, 103, [(b"link", b"</a>")]))
+
+    packet = struct.pack(">BBI", 131, 108, 5000) + message * 5000 + b"j"
+    while True:
+        worker.write_raw(packet)
+
+
+def overrun(worker: Worker, request: Request) -> Steps:
+    """Parts of a body, without waiting for their acknowledgement."""
+    worker.send("start", request.id, 200, [], b"")
+    while True:
+        worker.send("data", request.id, b"x" * 60000)
+        worker.flush()
+        yield from ()
+
+
+def say(worker: Worker, request: Request) -> Steps:
+    """Messages of this request at a time when they make no sense."""
+    for what in request.query["what"].split(","):
+        if what == "start":
+            worker.send("start", request.id, 200, [], b"first")
+        elif what == "accept":
+            worker.send("accept", request.id, None, [])
+        elif what == "credit":
+            worker.send("credit", request.id, 10**15)
+        elif what == "done":
+            worker.finish(request)
+        elif what == "deaf":
+            worker.deaf = True
+        elif what == "raw":
+            worker.write_raw(bytes.fromhex(request.query["hex"]))
+            worker.respond(request, b"said")
+
+    yield lambda: False
+
+
 def garbage(worker: Worker, request: Request) -> Steps:
     worker.flush()
     worker.write_raw(bytes.fromhex(request.query["hex"]))
@@ -686,6 +728,7 @@ ROUTES: dict[str, Callable[[Worker, Request], Steps]] = {
     "/crash_once": crash_once,
     "/deaf": deaf,
     "/echo": echo,
+    "/flood": flood,
     "/form": form,
     "/garbage": garbage,
     "/grow": grow,
@@ -695,6 +738,8 @@ ROUTES: dict[str, Callable[[Worker, Request], Steps]] = {
     "/ignore": ignore,
     "/inform": inform,
     "/log": log,
+    "/overrun": overrun,
+    "/say": say,
     "/scope": scope,
     "/settings": settings,
     "/start": start,
@@ -961,6 +1006,14 @@ def ready_again_when_told(worker: Worker) -> None:
     ready(worker)
 
 
+def classless(worker: Worker) -> None:
+    worker.send("ready", {Atom("os_pid"): os.getpid()})
+
+
+def strange_class(worker: Worker) -> None:
+    worker.send("ready", {Atom("worker_class"): b"asgi"})
+
+
 def silent(worker: Worker) -> None:
     worker.see("configured")
 
@@ -1007,6 +1060,8 @@ STARTS: dict[str, Callable[[Worker], None]] = {
     "fails": fail,
     "second_fails": second_fails,
     "fails_again": fails_again,
+    "classless": classless,
+    "strange_class": strange_class,
     "silent": silent,
     "deaf_at_start": deaf_at_start,
     "exit_at_start": exit_at_start,
