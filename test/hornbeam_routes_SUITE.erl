@@ -10,6 +10,8 @@
 -export([unknown_id_is_dropped/1]).
 -export([detached_is_in_flight_but_not_heard/1]).
 -export([removed_once/1]).
+-export([done_before_the_answer_is_told/1]).
+-export([window_is_counted/1]).
 -export([expiry_at_the_limit/1]).
 -export([started_does_not_expire/1]).
 -export([accepted_while_it_is_open/1]).
@@ -29,6 +31,8 @@ all() ->
         unknown_id_is_dropped,
         detached_is_in_flight_but_not_heard,
         removed_once,
+        done_before_the_answer_is_told,
+        window_is_counted,
         expiry_at_the_limit,
         started_does_not_expire,
         accepted_while_it_is_open,
@@ -74,6 +78,31 @@ removed_once(Config) ->
     true = hornbeam_routes:insert(Routes, 1, {self(), 7}, 0),
     ?assert(hornbeam_routes:done(Routes, 1)),
     ?assertNot(hornbeam_routes:done(Routes, 1)).
+
+%% A stream that waits for more hears that there is none; one that has had all of it does not.
+done_before_the_answer_is_told(Config) ->
+    Routes = routes(Config),
+    [true = hornbeam_routes:insert(Routes, Id, {self(), Id}, 0) || Id <- [1, 2, 3, 4]],
+    Begin = fun(Id) -> ok = hornbeam_routes:deliver(Routes, {start, Id, 200, [], <<>>}, 10) end,
+    ok = hornbeam_routes:deliver(Routes, {response, 2, 200, [], <<>>}, 10),
+    lists:foreach(Begin, [3, 4]),
+    ok = hornbeam_routes:deliver(Routes, {last, 4, <<>>}, 10),
+    _ = flush(),
+    [?assert(hornbeam_routes:done(Routes, Id)) || Id <- [1, 2, 3, 4]],
+    ?assertEqual([{{self(), 1}, {abort, 1}}, {{self(), 3}, {abort, 3}}], flush()).
+
+%% Twice the window may be unacknowledged, and whatever comes on top of that at once; no more.
+window_is_counted(Config) ->
+    Routes = routes(Config),
+    true = hornbeam_routes:insert(Routes, 1, {self(), 7}, 0),
+    Deliver = fun(Bytes) ->
+        hornbeam_routes:deliver(Routes, {data, 1, binary:copy(<<"x">>, Bytes)}, 10)
+    end,
+    ?assertEqual([ok, ok], [Deliver(20), Deliver(1)]),
+    ok = hornbeam_routes:acknowledged(Routes, 1, 1),
+    ?assertEqual([ok, overrun], [Deliver(100), Deliver(1)]),
+    ok = hornbeam_routes:acknowledged(Routes, 1, 121),
+    ?assertEqual(ok, Deliver(1)).
 
 %% What was dispatched at the limit is late, what came a millisecond after it is not.
 expiry_at_the_limit(Config) ->
