@@ -391,6 +391,12 @@ class Worker:
         else:
             self.send("pong", number)
 
+    def on_revoke(self) -> None:
+        """The loop has come round: nothing waits any more."""
+
+    def on_inspect(self) -> None:
+        """The same."""
+
     def send_late_pongs(self) -> None:
         while self.pongs and self.pongs[0][0] <= time.monotonic():
             self.send("pong", self.pongs.pop(0)[1])

@@ -9,6 +9,10 @@
 -export([a_place_comes_back/1]).
 -export([closed_until_opened/1]).
 -export([rank_orders_by_use/1]).
+-export([quiet_ones_come_later/1]).
+-export([quiet_begins_with_a_request/1]).
+-export([one_probe_at_a_time/1]).
+-export([stalled_and_closed/1]).
 -export([ids_are_never_used_twice/1]).
 -export([racing_for_the_last_places/1]).
 
@@ -18,6 +22,10 @@ all() ->
         a_place_comes_back,
         closed_until_opened,
         rank_orders_by_use,
+        quiet_ones_come_later,
+        quiet_begins_with_a_request,
+        one_probe_at_a_time,
+        stalled_and_closed,
         ids_are_never_used_twice,
         racing_for_the_last_places
     ].
@@ -54,8 +62,57 @@ rank_orders_by_use(_) ->
     [Idle, Used, Busy] = [hornbeam_load:new() || _ <- lists:seq(1, 3)],
     1 = hornbeam_load:next_request_id(Used),
     true = hornbeam_load:reserve(Busy, 10),
-    Ranks = [hornbeam_load:rank(Load) || Load <- [Idle, Used, Busy]],
+    Ranks = [hornbeam_load:rank(Load, 10) || Load <- [Idle, Used, Busy]],
     ?assertEqual(Ranks, lists:usort(Ranks)).
+
+%% One that owes answers and says nothing comes after those that have more in flight; one that has no
+%% place comes last; one that says something, or owes nothing, is as good as any.
+quiet_ones_come_later(_) ->
+    [Talking, Quiet, Full, Idle] = Loads = [hornbeam_load:new() || _ <- lists:seq(1, 4)],
+    [true = hornbeam_load:reserve(Load, 10) || Load <- [Talking, Talking, Quiet, Full, Full, Full]],
+    ?assertNot(hornbeam_load:is_quiet(Quiet)),
+    hornbeam_test_wait:until(fun() -> hornbeam_load:is_quiet(Quiet) end),
+    ok = hornbeam_load:heard(Talking),
+    Ranks = [hornbeam_load:rank(Load, 3) || Load <- Loads],
+    ?assertMatch([{free, 2, _}, {quiet, 1, _}, {taken, 3, _}, {free, 0, _}], Ranks),
+    ?assertMatch([{free, 0, _}, {free, 2, _}, {quiet, 1, _}, {taken, 3, _}], lists:sort(Ranks)),
+    ok = hornbeam_load:heard(Quiet),
+    ?assertNot(hornbeam_load:is_quiet(Quiet)),
+    ?assertNot(hornbeam_load:is_quiet(Idle)).
+
+%% The time before its first request does not count: it had nothing to say.
+quiet_begins_with_a_request(_) ->
+    Load = hornbeam_load:new(),
+    true = hornbeam_load:reserve(Load, 10),
+    hornbeam_test_wait:until(fun() -> hornbeam_load:is_quiet(Load) end),
+    ok = hornbeam_load:release(Load),
+    ?assertNot(hornbeam_load:is_quiet(Load)),
+    true = hornbeam_load:reserve(Load, 10),
+    ?assertNot(hornbeam_load:is_quiet(Load)).
+
+%% However many notice at the same time, one probe is sent until it is answered.
+one_probe_at_a_time(_) ->
+    Load = hornbeam_load:new(),
+    Want = fun() -> hornbeam_load:want_probe(Load) end,
+    ?assertEqual([true], [true || true <- in_parallel(50, Want)]),
+    ok = hornbeam_load:probed(Load),
+    ?assert(hornbeam_load:want_probe(Load)).
+
+%% A worker that was closed while it was stalled does not open when it recovers.
+stalled_and_closed(_) ->
+    Load = hornbeam_load:new(),
+    ok = hornbeam_load:stall(Load),
+    ok = hornbeam_load:recover(Load),
+    ?assertNot(hornbeam_load:is_open(Load)),
+    ok = hornbeam_load:open(Load),
+    ok = hornbeam_load:stall(Load),
+    ?assertNot(hornbeam_load:is_open(Load)),
+    ok = hornbeam_load:recover(Load),
+    ?assert(hornbeam_load:is_open(Load)),
+    ok = hornbeam_load:stall(Load),
+    ok = hornbeam_load:close(Load),
+    ok = hornbeam_load:recover(Load),
+    ?assertNot(hornbeam_load:is_open(Load)).
 
 %% Ids are positive and each is given once, also when many ask.
 ids_are_never_used_twice(_) ->

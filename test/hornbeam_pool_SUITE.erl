@@ -494,8 +494,8 @@ blocked_worker_gets_no_more(Config) ->
     Port = start(Config, #{workers => 2, heartbeat => 20}),
     Blocking = connect(Port),
     get(Blocking, "/block?until=go"),
-    until(fun() -> [Id || #{worker_id := Id, state := blocked} <- workers()] =/= [] end),
-    [Blocked] = [Id || #{worker_id := Id, state := blocked} <- workers()],
+    until(fun() -> [Id || #{worker_id := Id, state := stalled} <- workers()] =/= [] end),
+    [Blocked] = [Id || #{worker_id := Id, state := stalled} <- workers()],
     Bodies = [maps:get(body, request(Port, "/hello")) || _ <- lists:seq(1, 10)],
     Other = integer_to_binary(3 - Blocked),
     ?assertEqual([<<"hello from ", Other/binary>>], lists:usort(Bodies)),
@@ -516,7 +516,7 @@ worker_that_stops_reading(Config) ->
     %% Some of them go to the worker that has not been found out yet.
     [send(Socket, ["POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n", Body])
      || Socket <- Stuck],
-    until(fun() -> lists:member(blocked, [State || #{state := State} <- workers()]) end),
+    until(fun() -> lists:member(stalled, [State || #{state := State} <- workers()]) end),
     [?assertMatch(#{status := 200}, request(Port, "/hello")) || _ <- lists:seq(1, 100)],
     ?assert(erlang:memory(binary) - Before < 8 * 1024 * 1024),
     %% In the end it is replaced, and all have their answer.

@@ -398,7 +398,7 @@ blocked_loop(Config) ->
     Worker = #{pid := Pid, load := Load} = start(Config, "paths:app", #{heartbeat => 20}),
     Id = request(Worker, <<"/block">>, <<"until=go">>),
     hornbeam_test_wait:until(fun() -> not hornbeam_load:is_open(Load) end),
-    ?assertMatch(#{state := blocked}, hornbeam_worker:info(Pid)),
+    ?assertMatch(#{state := stalled}, hornbeam_worker:info(Pid)),
     hornbeam_test_server:release(Config, "go"),
     ?assertMatch({ok, {_, {response, Id, 200, _, <<"unblocked">>}}}, next(Id)),
     hornbeam_test_wait:until(fun() -> hornbeam_load:is_open(Load) end),

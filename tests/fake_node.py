@@ -15,6 +15,7 @@ import fcntl
 import os
 import select
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -302,6 +303,10 @@ class FakeNode:
         )
         return request_id
 
+    def make_message(self, path: str, query: bytes = b"") -> Message:
+        """Make a request that is sent with others."""
+        return make_request(next(self._request_ids), path, query=query)
+
     def websocket(self, path: str = "/", *subprotocols: bytes) -> int:
         """Send a handshake, and return its id."""
         request_id = next(self._request_ids)
@@ -402,6 +407,27 @@ class FakeNode:
 
     def _story(self) -> str:
         return f"messages: {self.messages!r:.4000}\noutput: {self.output[-4000:]}"
+
+
+def find_pythons() -> list[str]:
+    """The other interpreters of this machine that hold, one of each version."""
+    found: dict[int, str] = {}
+    folders = Path.home().glob(".pyenv/versions/*/bin")
+    path = os.pathsep.join([os.environ["PATH"], *map(str, folders)])
+
+    for minor in (10, 11, 12, 13):
+        for folder in path.split(os.pathsep):
+            python = os.path.join(folder, f"python3.{minor}")
+
+            # What pyenv puts into the path may be there, and not run.
+            if os.path.exists(python) and minor not in found:
+                probed = subprocess.run([python, "-c", ""], capture_output=True)
+
+                if probed.returncode == 0:
+                    found[minor] = python
+
+    found.pop(sys.version_info[1], None)
+    return list(found.values())
 
 
 def make_settings(

@@ -84,6 +84,12 @@ def rebuild(message: tuple[Any, ...]) -> bytes:
             return protocol.log(
                 fields[0].name, report["message"].decode(), report.get("request_id")
             )
+        case "blocked":
+            report = named(fields[0])
+            begun = [(key, where.decode()) for key, where in report["requests"]]
+            return protocol.blocked(
+                report["location"].decode(), report["stack"].decode(), begun
+            )
         case "result" if fields[1] == Atom("error"):
             return protocol.result_error(fields[0], named(fields[2]))
         case "result":

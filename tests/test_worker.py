@@ -17,7 +17,14 @@ from typing import Any
 
 import pytest
 
-from fake_node import ROOT, FakeNode, Response, read_status, wait_until
+from fake_node import (
+    ROOT,
+    FakeNode,
+    Response,
+    find_pythons,
+    read_status,
+    wait_until,
+)
 from hornbeam._etf import CODEC, encode_message, pack_batch
 from hornbeam._protocol import MAX_PACKET_BYTES
 from hornbeam._terms import Atom
@@ -80,27 +87,6 @@ def test_ready_and_stopped(start: Start, loop: str) -> None:
     assert (response.status, response.body) == (200, b"Hello from ASGI!")
     assert node.shutdown() == {"lifespan": Atom("off")}
     assert node.output == ""
-
-
-def find_pythons() -> list[str]:
-    """The other interpreters of this machine that hold, one of each version."""
-    found: dict[int, str] = {}
-    folders = Path.home().glob(".pyenv/versions/*/bin")
-    path = os.pathsep.join([os.environ["PATH"], *map(str, folders)])
-
-    for minor in (10, 11, 12, 13):
-        for folder in path.split(os.pathsep):
-            python = os.path.join(folder, f"python3.{minor}")
-
-            # What pyenv puts into the path may be there, and not run.
-            if os.path.exists(python) and minor not in found:
-                probed = subprocess.run([python, "-c", ""], capture_output=True)
-
-                if probed.returncode == 0:
-                    found[minor] = python
-
-    found.pop(sys.version_info[1], None)
-    return list(found.values())
 
 
 @pytest.mark.parametrize("python", find_pythons(), ids=os.path.basename)

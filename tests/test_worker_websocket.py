@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from fake_node import FakeNode, Response, read_status
+from fake_node import FakeNode, Response, find_pythons, read_status
 from hornbeam._etf import encode
 from hornbeam._terms import Atom
-from test_worker import find_pythons
 
 LOOPS = ("asyncio", "uvloop", "trio")
 MIB = 1024 * 1024

@@ -38,6 +38,7 @@ from threading import get_ident
 from typing import Final, NoReturn, Protocol
 
 from hornbeam import _protocol as protocol
+from hornbeam._arrivals import Arrivals
 from hornbeam._errors import ReentrantCall
 from hornbeam._process import leave
 from hornbeam._protocol import IncomingMessage, PacketSplitter, ProtocolError
@@ -110,16 +111,30 @@ class Pipes:
         "_slots",
         "_splitter",
         "_streams",
+        "_watch_poll",
         "_writer",
+        "arrivals",
+        "rounds",
     )
+
+    arrivals: Arrivals
+    """What was read of requests that have not begun."""
+
+    rounds: int
+    """How often the event loop has come round to its messages."""
 
     def __init__(self, read_descriptor: int, write_descriptor: int) -> None:
         self._read_descriptor = read_descriptor
         self._writer = PacketWriter(write_descriptor, _leave_without_node)
         self._read_poll = select.poll()
         self._read_poll.register(read_descriptor, select.POLLIN)
+        # One for each thread: a poll object is for one at a time.
+        self._watch_poll = select.poll()
+        self._watch_poll.register(read_descriptor, select.POLLIN)
         self._splitter = PacketSplitter()
         self._inbox: deque[IncomingMessage] = deque()
+        self.arrivals = Arrivals()
+        self.rounds = 0
         self._call_ids = count(1)
         self._slots: dict[int, Slot] = {}
         self._streams: dict[int, StreamSlot] = {}
@@ -147,6 +162,11 @@ class Pipes:
     def is_closed(self) -> bool:
         """Whether calls can't be made any more."""
         return self._closed
+
+    @property
+    def loop_thread(self) -> int:
+        """The event loop's thread; 0 before there is one."""
+        return self._loop_thread
 
     def take_directly(
         self, head: Atom, handler: Callable[[IncomingMessage], None]
@@ -238,6 +258,45 @@ class Pipes:
         if self._scheduler is not None:
             self._scheduler.call_soon_threadsafe(self.flush)
 
+    # In place of an event loop that is late; by one other thread.
+
+    def is_loop_wanted(self) -> bool:
+        """Tell whether there is something for the event loop to read, begin or send."""
+        if self._scheduler is None:
+            return False
+
+        if self._inbox or self._writer.outbox or self.arrivals:
+            return True
+
+        return bool(self._watch_poll.poll(0))
+
+    def read_for_loop(self) -> int:
+        """Read what the event loop does not, and send what it would send.
+
+        Returns how many bytes were read: 0 also where another thread does that already.
+        """
+        with self._mutex:
+            is_free = self._reader == 0 and self._scheduler is not None
+
+            if is_free:
+                self._reader = get_ident()
+
+        read_bytes = 0
+
+        if is_free:
+            try:
+                if self._watch_poll.poll(0):
+                    read_bytes = self._read_and_sort()
+            finally:
+                self._give_up_role()
+
+        self._write_outbox()
+
+        if self._inbox:
+            self._schedule_drain()
+
+        return read_bytes
+
     def _on_readable(self) -> None:
         if not self._take_role(get_ident()):
             return
@@ -258,6 +317,7 @@ class Pipes:
         """
         receiver, scheduler = self._receiver, self._scheduler
         self._drain_scheduled = False
+        self.rounds += 1
         inbox = self._inbox
 
         if receiver is None or scheduler is None:
@@ -413,14 +473,15 @@ class Pipes:
             del self._followers[slot]
             wakeup.release()
 
-    def _read_and_sort(self) -> None:
+    def _read_and_sort(self) -> int:
+        """Read once; return how many bytes that were."""
         if self._closed:
             _leave_fork()
 
         try:
             data = os.read(self._read_descriptor, READ_BYTES)
         except BlockingIOError:
-            return
+            return 0
 
         if not data:
             _leave_without_node()
@@ -430,15 +491,35 @@ class Pipes:
                 for message in protocol.parse_packet(packet):
                     head = message[0]
 
-                    if head is protocol.REPLY:
+                    # By far the most come first.
+                    if head is protocol.REQUEST:
+                        self._note(message, 5)
+                        self._inbox.append(message)
+                    elif head is protocol.REPLY:
                         self._deliver(message)
                     elif head in self._direct:
                         protocol.check_message(message)
                         self._direct[head](message)
                     else:
+                        if head is protocol.BODY:
+                            protocol.check_message(message)
+                            self.arrivals.add_body(message)
+                        elif head is protocol.WEBSOCKET:
+                            self._note(message, 4)
+
                         self._inbox.append(message)
         except ProtocolError as exc:
             die_of(exc)
+
+        return len(data)
+
+    def _note(self, message: IncomingMessage, length: int) -> None:
+        """Note a request; all else about its form is checked when it is handled."""
+        if len(message) != length or type(message[1]) is not int:
+            protocol.check_message(message)
+            raise AssertionError("check_message() takes what is not of that form")
+
+        self.arrivals.add(message)
 
     def _deliver(self, message: IncomingMessage) -> None:
         if len(message) != 4 or type(message[1]) is not int:

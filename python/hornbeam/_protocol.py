@@ -50,6 +50,8 @@ DISCONNECT: Final = Atom("disconnect")
 CANCEL: Final = Atom("cancel")
 REPLY: Final = Atom("reply")
 PING: Final = Atom("ping")
+REVOKE: Final = Atom("revoke")
+INSPECT: Final = Atom("inspect")
 SHUTDOWN: Final = Atom("shutdown")
 PUBLISH: Final = Atom("publish")
 DROPPED: Final = Atom("dropped")
@@ -89,6 +91,8 @@ _ABORT: Final = Atom("abort")
 _CREDIT: Final = Atom("credit")
 _WAITING: Final = Atom("waiting")
 _DONE: Final = Atom("done")
+_RETURNED: Final = Atom("returned")
+_BLOCKED: Final = Atom("blocked")
 _ACCEPT: Final = Atom("accept")
 _CLOSE: Final = Atom("close")
 _CALL: Final = Atom("call")
@@ -110,6 +114,8 @@ _FORMS: Final[Mapping[Atom, tuple[type | tuple[type, ...], ...]]] = {
     CANCEL: (int,),
     REPLY: (int, Atom, object),
     PING: (int,),
+    REVOKE: (),
+    INSPECT: (),
     SHUTDOWN: ((int, Atom),),
     PUBLISH: (bytes, bytes),
     DROPPED: (int,),
@@ -296,6 +302,13 @@ def log(level: LogLevel, text: str, request_id: int | None = None) -> bytes:
     return encode_message((_LOG, Atom(level), report))
 
 
+def blocked(location: str, stack: str, begun: Sequence[tuple[int, str]]) -> bytes:
+    """Encode where the event loop is, and what requests are under way."""
+    requests = [(request_id, encode_text(where)) for request_id, where in begun]
+    facts = {"location": location, "stack": stack, "requests": requests}
+    return encode_message((_BLOCKED, _encodable(facts)))
+
+
 def _encodable(facts: Mapping[str, object]) -> dict[Atom, object]:
     """Turn keys into atoms and text into binaries."""
     return {
@@ -360,6 +373,10 @@ def waiting(request_id: int, received_bytes: int) -> bytes:
 
 def done(request_id: int) -> bytes:
     return encode_message((_DONE, request_id))
+
+
+def returned(request_id: int, body: bytes) -> bytes:
+    return encode_message((_RETURNED, request_id, body))
 
 
 # Outgoing, WebSocket.

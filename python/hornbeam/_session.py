@@ -8,6 +8,7 @@ response half is a base class. What the two kinds do differently are the methods
 
 from __future__ import annotations
 
+import time
 from typing import Final, Protocol
 
 from hornbeam import _protocol as protocol
@@ -31,6 +32,9 @@ class SessionHost(ResponseHost, Protocol):
 
     app: AsgiApp
 
+    def claim(self, request_id: int, default: None, /) -> object | None:
+        """Begin a request; None if that is not to be any more (`Arrivals`)."""
+
     def log(self, level: LogLevel, text: str, request_id: int | None = None) -> None:
         """Write to the node's log."""
 
@@ -50,7 +54,9 @@ class Session(ResponseSide):
 
     __slots__ = (
         "_host",
+        "_cancelled_s",
         "_is_cancelled",
+        "_is_reported",
         "_is_started",
         "_is_stopping",
         "_receivers",
@@ -69,6 +75,9 @@ class Session(ResponseSide):
         self._timer: Timer | None = None
         self._is_started = False
         self._is_cancelled = False
+        # When, by the monotonic clock, and whether a warning was logged since.
+        self._cancelled_s = 0.0
+        self._is_reported = False
         self._is_stopping = False
         self._receivers: list[Waiter] = []
 
@@ -103,6 +112,18 @@ class Session(ResponseSide):
     def go_away(self) -> None:
         """Note that the worker is to end; what can take its time is told so."""
 
+    # For the watchdog; from any thread.
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the application runs."""
+        return self._is_started
+
+    @property
+    def where(self) -> str:
+        """What request it is, in words."""
+        return self._where
+
     # What the node says.
 
     def disconnect(self) -> None:
@@ -125,6 +146,7 @@ class Session(ResponseSide):
             return
 
         self._is_cancelled = True
+        self._cancelled_s = time.monotonic()
         self._timer = self._host.runtime.call_later(
             CANCEL_GRACE_S, self._warn_of_survivor
         )
@@ -134,6 +156,7 @@ class Session(ResponseSide):
             self._task.cancel()
 
     def _warn_of_survivor(self) -> None:
+        self._is_reported = True
         self._log(
             "warning",
             f"was cancelled {CANCEL_GRACE_S:g} s ago and still runs: "
@@ -145,6 +168,11 @@ class Session(ResponseSide):
     async def run(self) -> None:
         """Call the application; never raises."""
         self._is_started = True
+
+        if self._host.claim(self._request_id, None) is None:
+            # Another worker has it, and the node knows.
+            self._leave()
+            return
 
         try:
             if not self._is_cancelled:
@@ -161,10 +189,17 @@ class Session(ResponseSide):
             if not self._is_complete:
                 self._handle_return()
 
+        if self._is_reported:
+            seconds = time.monotonic() - self._cancelled_s
+            self._log("warning", f"has ended, {seconds:.1f} s after it was cancelled")
+
+        self._host.post(protocol.done(self._request_id))
+        self._leave()
+
+    def _leave(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
-        self._host.post(protocol.done(self._request_id))
         self._host.forget(self._request_id)
 
     def _handle_error(self, error: BaseException) -> None:

@@ -30,6 +30,7 @@ from hornbeam._scope import ScopeFactory
 from hornbeam._session import Session
 from hornbeam._settings import Settings
 from hornbeam._terms import Atom
+from hornbeam._watchdog import Watchdog
 from hornbeam._websocket import WebSocketSession
 from hornbeam._wsgi import WsgiApp, WsgiSession
 from hornbeam._wsgi_host import WsgiHost
@@ -110,9 +111,11 @@ class _Worker:
         self.window_bytes = settings.window_bytes
         self.post = channel.post
         self.call_service = channel.call_async
+        self.claim = channel.arrivals.claim
         self._channel = channel
         self._settings = settings
         self._bridge = bridge
+        self._watchdog = Watchdog(channel, self)
         self._scopes = ScopeFactory(settings.root_path)
         self._sessions: dict[int, Session | WsgiSession] = {}
         # There if the application is a WSGI one.
@@ -165,6 +168,7 @@ class _Worker:
                 self._settings,
                 self._channel.send_all,
                 self._forget_from_thread,
+                self.claim,
             )
         else:
             self.app = cast("AsgiApp", loaded.call)
@@ -172,6 +176,7 @@ class _Worker:
 
         _process.settle_collector()
         self.post(protocol.ready(self._describe(loaded.worker_class, lifespan)))
+        self._watchdog.start()
         await self._shutdown_asked.wait()
         await self._end_requests()
         facts = await self._stop_lifespan()
@@ -251,6 +256,12 @@ class _Worker:
 
         self._cancelled.clear()
         await self._wait_until_idle(CANCEL_GRACE_S)
+
+    def list_begun(self) -> list[tuple[int, Session | WsgiSession]]:
+        """Return the requests whose application runs; from any thread."""
+        # As in Arrivals.take_back().
+        found = [(key, self._sessions.get(key)) for key in list(self._sessions)]
+        return [(key, one) for key, one in found if one is not None and one.has_begun]
 
     def _is_idle(self) -> bool:
         """Tell whether nobody waits for a request; its client has gone if cancelled."""
@@ -355,6 +366,10 @@ class _Worker:
             protocol.check_message(message)
             raise AssertionError("check_message() takes what is not of these types")
 
+        if request_id not in self._channel.arrivals:
+            # Another worker has it: see Watchdog.
+            return
+
         if self._wsgi is not None:
             thread = self._wsgi.make_session(request_id, fields, body, more)
             self._sessions[request_id] = thread
@@ -380,6 +395,10 @@ class _Worker:
         _, request_id, fields, subprotocols = cast(
             "tuple[Atom, int, object, list[bytes]]", message
         )
+
+        if request_id not in self._channel.arrivals:
+            return
+
         scope = self._scopes.make_websocket(fields, subprotocols)
         session = WebSocketSession(self, request_id, scope)
         self._sessions[request_id] = session

@@ -44,6 +44,9 @@ class WsgiHost(Protocol):
     window_bytes: int
     context: contextvars.Context
 
+    def claim(self, request_id: int, default: None, /) -> object | None:
+        """Begin a request; None if that is not to be any more (`Arrivals`)."""
+
     def submit(self, function: Callable[[], None]) -> None:
         """Call in a thread of the pool."""
 
@@ -78,7 +81,11 @@ class WsgiSession:
         "_response",
         "_unread",
         "_window",
+        "has_begun",
     )
+
+    has_begun: bool
+    """Whether the application runs."""
 
     def __init__(
         self, host: WsgiHost, request_id: int, fields: object, body: bytes, more: bool
@@ -93,6 +100,7 @@ class WsgiSession:
             host.send,
             is_head_request=self._environ["REQUEST_METHOD"] == "HEAD",
         )
+        self.has_begun = False
         self._is_gone = False
         self._is_stopping = False
         # The body; where it is not all there, the thread waits for more.
@@ -101,6 +109,12 @@ class WsgiSession:
         self._is_body_complete = not more
         self._received_bytes = len(body)
         self._credit_due_bytes = 0
+
+    @property
+    def where(self) -> str:
+        """What request it is, in words."""
+        environ = self._environ
+        return f"{environ.get('REQUEST_METHOD')} {environ.get('RAW_URI')}"
 
     def start(self) -> None:
         """Run the application in a thread."""
@@ -163,6 +177,12 @@ class WsgiSession:
 
     def run(self) -> None:
         """Call the application; never raises."""
+        if self._host.claim(self._request_id, None) is None:
+            # Another worker has it.
+            self._host.forget(self._request_id)
+            return
+
+        self.has_begun = True
         environ = self._environ
         log = ErrorLog(self._write_error)
 
@@ -246,9 +266,8 @@ class WsgiSession:
         return f"the application raised {when} the response started"
 
     def _log(self, level: LogLevel, text: str) -> None:
-        environ = self._environ
-        where = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}"
-        self._host.send([protocol.log(level, f"{where}: {text}", self._request_id)])
+        text = f"{self.where}: {text}"
+        self._host.send([protocol.log(level, text, self._request_id)])
 
     def _write_error(self, line: str) -> None:
         """Write a line of `wsgi.errors`."""

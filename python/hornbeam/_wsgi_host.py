@@ -23,6 +23,7 @@ class WsgiHost:
         settings: the worker's.
         send: sends messages to the node as one packet; from any thread.
         forget: takes note that a request is over; from any thread.
+        claim: begins a request, unless it was taken back.
     """
 
     def __init__(
@@ -31,12 +32,14 @@ class WsgiHost:
         settings: Settings,
         send: Callable[[Sequence[bytes]], None],
         forget: Callable[[int], None],
+        claim: Callable[[int, None], object | None],
     ) -> None:
         self.wsgi_app = app
         self.window_bytes = settings.window_bytes
         self.context = contextvars.copy_context()
         self.send = send
         self.forget = forget
+        self.claim = claim
         self.environs = EnvironFactory(
             settings.root_path,
             {

@@ -209,7 +209,7 @@ def test_stopped_process(node: Node) -> None:
             os.kill(pid, signal.SIGSTOP)
 
             try:
-                wait_until(lambda: "blocked" in server.worker_facts("state"), "noticed")
+                wait_until(lambda: "stalled" in server.worker_facts("state"), "noticed")
                 assert pid not in spread(server, 20)
             finally:
                 os.kill(pid, signal.SIGCONT)
@@ -228,7 +228,7 @@ def test_blocked_loop_gets_no_requests(node: Node) -> None:
 
     with serving(node, "faults", options) as server, Connection(server.url) as blocked:
         blocked.send(request(target="/blocks/1.5"))
-        wait_until(lambda: "blocked" in server.worker_facts("state"), "it is noticed")
+        wait_until(lambda: "stalled" in server.worker_facts("state"), "it is noticed")
         began = time.monotonic()
         pids = spread(server, 50)
         assert time.monotonic() - began < 1.0

@@ -24,6 +24,9 @@
 -export([take_file/1]).
 -export([started/1]).
 -export([worker_down/1]).
+-export([unlinked/1]).
+-export([lost/1]).
+-export([is_late/2]).
 -export([leave/2]).
 
 -export_type([dispatch/0]).
@@ -39,7 +42,10 @@
     scope :: hornbeam_protocol:scope() | undefined,
     request_id :: hornbeam_protocol:request_id() | undefined,
     worker :: hornbeam_selection:worker() | undefined,
-    is_retry = false :: boolean()
+    is_retry = false :: boolean(),
+    %% Whether another worker may have it when this one dies. One that gives it back has not begun it:
+    %% then another one may have it in any case.
+    may_retry = false :: boolean()
 }).
 
 -opaque dispatch() :: #dispatch{}.
@@ -95,16 +101,11 @@ send(undefined, Body0, Request, Dispatch = #dispatch{request_id = Id, scope = Sc
     {Data, More, Body} = hornbeam_request_body:take(Body0),
     ok = tell({request, Id, Scope, Data, More}, Dispatch),
     IsBodiless = not More andalso Data =:= <<>>,
-    case IsBodiless andalso is_safe(Request) andalso may_retry(Request, Dispatch) of
-        true -> {dispatched, Body, Dispatch};
-        false -> {dispatched, Body, Dispatch#dispatch{scope = undefined}}
-    end;
+    MayRetry = IsBodiless andalso is_safe(Request) andalso may_retry(Request, Dispatch),
+    {dispatched, Body, Dispatch#dispatch{may_retry = MayRetry}};
 send(Handshake, Body, Request, Dispatch = #dispatch{request_id = Id, scope = Scope}) ->
     ok = tell({websocket, Id, Scope, hornbeam_ws_handshake:subprotocols(Handshake)}, Dispatch),
-    case may_retry(Request, Dispatch) of
-        true -> {dispatched, Body, Dispatch};
-        false -> {dispatched, Body, Dispatch#dispatch{scope = undefined}}
-    end.
+    {dispatched, Body, Dispatch#dispatch{may_retry = may_retry(Request, Dispatch)}}.
 
 %% RFC 9110 9.2.2: these may be sent again when a worker dies before it has answered. With a body
 %% they are not: it has gone with the worker.
@@ -178,11 +179,27 @@ started(Dispatch) ->
 
 %% @doc The worker has gone, or had to: whether another one may be asked. The route went with it.
 -spec worker_down(dispatch()) -> {again | lost, dispatch()}.
-worker_down(Dispatch = #dispatch{scope = undefined}) ->
-    {lost, Dispatch#dispatch{worker = undefined}};
+worker_down(Dispatch = #dispatch{scope = Scope, may_retry = true}) when Scope =/= undefined ->
+    {again, unlinked(Dispatch#dispatch{is_retry = true})};
 worker_down(Dispatch) ->
-    {again, Dispatch#dispatch{is_retry = true, worker = undefined, request_id = undefined,
-                              queue_since_ms = erlang:monotonic_time(millisecond)}}.
+    {lost, lost(Dispatch)}.
+
+%% @doc The worker that had it has gone, or gives it back: it is to go to another one.
+-spec unlinked(dispatch()) -> dispatch().
+unlinked(Dispatch) ->
+    Dispatch#dispatch{worker = undefined, request_id = undefined,
+                      queue_since_ms = erlang:monotonic_time(millisecond)}.
+
+%% @doc The same where it goes nowhere.
+-spec lost(dispatch()) -> dispatch().
+lost(Dispatch) ->
+    Dispatch#dispatch{worker = undefined}.
+
+%% @doc Whether it has been there for longer than the application may take for an answer.
+-spec is_late(hornbeam_request:request(), dispatch()) -> boolean().
+is_late(#{server := #{timeout := TimeoutMs}}, #dispatch{arrival_ms = ArrivalMs}) ->
+    %% Erlang's term order puts `infinity' above every number.
+    erlang:monotonic_time(millisecond) - ArrivalMs >= TimeoutMs.
 
 %% @doc The stream listens no more. The worker need not be told after a whole response: it knows.
 -spec leave(IsAnswered :: boolean(), dispatch()) -> dispatch().

@@ -168,7 +168,7 @@ info({switch_protocol, _, _, _} = Switch, Exchange) ->
 info({pool, retry}, Exchange = #exchange{phase = queued}) ->
     dispatch(queued, Exchange);
 info({pool, timeout}, Exchange = #exchange{phase = queued}) ->
-    overloaded(Exchange);
+    queue_timeout(Exchange);
 info({sent, Bytes}, Exchange) ->
     #exchange{request = Request, dispatch = Dispatch, response_body = Body} = Exchange,
     carry_out(hornbeam_response_body:sent(Bytes, Request, Dispatch, Body), Exchange);
@@ -285,6 +285,8 @@ from_worker({waiting, _, Received}, Exchange = #exchange{phase = Phase}) ->
     #exchange{request = Request, request_body = Body} = Exchange,
     HasStarted = Phase =/= dispatched,
     incoming(hornbeam_request_body:waiting(Received, HasStarted, Request, Body), Exchange);
+from_worker({returned, _, Data}, Exchange = #exchange{phase = dispatched}) ->
+    returned(Data, Exchange);
 from_worker({abort, _}, Exchange) ->
     fail(500, <<"Internal Server Error">>, Exchange);
 from_worker({timeout, _}, Exchange) ->
@@ -305,8 +307,23 @@ worker_down(Exchange = #exchange{request = Request, dispatch = Dispatch0}) ->
             %% Not at once: what has ended this worker may have ended others, which is not known yet.
             _ = hornbeam_request:tell_after(?RETRY_MS, {pool, retry}, Request),
             {[], Left#exchange{phase = queued}};
-        lost -> fail(502, <<"the worker that served this request has ended">>, Left)
+        lost -> lost(Left)
     end.
+
+lost(Exchange) ->
+    fail(502, <<"the worker that served this request has ended">>, Exchange).
+
+%% The worker has not begun the request, so any other may have it, whatever its method.
+returned(_, Exchange = #exchange{handshake = Handshake}) when Handshake =/= undefined ->
+    dispatch_anew(Exchange);
+returned(Data, Exchange = #exchange{request_body = Body0, dispatch = Dispatch}) ->
+    case hornbeam_request_body:give_back(Data, Body0) of
+        {ok, Body} -> dispatch_anew(Exchange#exchange{request_body = Body});
+        lost -> lost(Exchange#exchange{dispatch = hornbeam_dispatch:lost(Dispatch)})
+    end.
+
+dispatch_anew(Exchange = #exchange{dispatch = Dispatch}) ->
+    dispatch(queued, Exchange#exchange{dispatch = hornbeam_dispatch:unlinked(Dispatch)}).
 
 accept(Subprotocol, Headers, Exchange = #exchange{request = Request, handshake = Handshake}) ->
     #exchange{dispatch = Dispatch, request_body = Body} = Exchange,
@@ -399,6 +416,13 @@ body_missing(part, Exchange = #exchange{phase = skipping}) ->
     cut(Exchange);
 body_missing(_, Exchange) ->
     fail(408, <<"the request body did not arrive in time">>, Exchange).
+
+%% It may have waited for a place for as long as for an answer.
+queue_timeout(Exchange = #exchange{request = Request, dispatch = Dispatch}) ->
+    case hornbeam_dispatch:is_late(Request, Dispatch) of
+        true -> fail(504, <<"the application did not answer in time">>, Exchange);
+        false -> overloaded(Exchange)
+    end.
 
 %% The client takes nothing of the response.
 send_timeout(Name, Exchange = #exchange{phase = Phase, request = Request, response_body = Body0}) ->

@@ -20,6 +20,7 @@
 -export([hold/2]).
 -export([early/2]).
 -export([take/1]).
+-export([give_back/2]).
 -export([credit/2]).
 -export([is_gathered/2]).
 -export([ask/2]).
@@ -136,6 +137,14 @@ take(Body = #body{held = [], is_complete = IsComplete}) ->
     {<<>>, not IsComplete, Body};
 take(Body = #body{held = Held, is_complete = IsComplete}) ->
     {iolist_to_binary(lists:reverse(Held)), not IsComplete, Body#body{held = []}}.
+
+%% @doc A worker gives back what it got with the request: `lost' if that was not all of the body.
+-spec give_back(Data :: binary(), body()) -> {ok, body()} | lost.
+give_back(Data, Body = #body{is_complete = true, bytes = Bytes})
+        when byte_size(Data) =:= Bytes ->
+    {ok, Body#body{held = [Data || Data =/= <<>>]}};
+give_back(_, _) ->
+    lost.
 
 %% @doc What a WebSocket goes on with: the count of what may come, and what has come, last first.
 -spec to_session(body()) -> {hornbeam_flow:flow(), Early :: [binary()]}.

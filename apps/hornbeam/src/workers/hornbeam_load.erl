@@ -2,9 +2,10 @@
 
 %% @private How busy one worker is, readable by every connection without a message.
 %%
-%% A handful of atomics: requests in flight, whether the worker takes new ones, and the counter
-%% from which request ids come. Written by connections (reserve), the worker (release, open,
-%% close) and the pool; each operation is one atomic instruction, so there is no order to keep.
+%% A handful of atomics: requests in flight, whether the worker takes new ones, the counter from which
+%% request ids come, and when it was last heard of. Written by connections (reserve), the worker
+%% (release, open, close, stall, heard) and the pool; each operation is one atomic instruction, so
+%% there is no order to keep.
 -module(hornbeam_load).
 
 %% API
@@ -12,9 +13,15 @@
 -export([reserve/2]).
 -export([release/1]).
 -export([in_flight/1]).
--export([rank/1]).
+-export([rank/2]).
+-export([is_quiet/1]).
+-export([heard/1]).
+-export([want_probe/1]).
+-export([probed/1]).
 -export([open/1]).
 -export([close/1]).
+-export([stall/1]).
+-export([recover/1]).
 -export([is_open/1]).
 -export([next_request_id/1]).
 
@@ -23,17 +30,32 @@
 -opaque load() :: atomics:atomics_ref().
 
 -define(IN_FLIGHT, 1).
--define(OPEN, 2).
+-define(TAKES, 2).
 -define(LAST_ID, 3).
+-define(HEARD_MS, 4).
+-define(IS_PROBED, 5).
+
+%% Values of ?TAKES. A worker that has stalled may be closed meanwhile, and stays so.
+-define(CLOSED, 0).
+-define(OPEN, 1).
+-define(STALLED, 2).
+
+%% For how long a worker with requests in flight may say nothing before others are preferred. Its loop
+%% may be blocked, or its requests may wait for something: a probe tells.
+-define(QUIET_MS, 10).
 
 -spec new() -> load().
 new() ->
-    atomics:new(3, [{signed, true}]).
+    atomics:new(5, [{signed, true}]).
 
 %% @doc Take a place for one request, if fewer than `Max' are in flight.
 -spec reserve(load(), pos_integer()) -> boolean().
 reserve(Load, Max) ->
     case atomics:add_get(Load, ?IN_FLIGHT, 1) of
+        1 ->
+            %% It had nothing to say before.
+            heard(Load),
+            true;
         N when N =< Max ->
             true;
         _ ->
@@ -49,24 +71,69 @@ release(Load) ->
 in_flight(Load) ->
     max(0, atomics:get(Load, ?IN_FLIGHT)).
 
-%% @doc What to compare workers by: fewest in flight first, then fewest dispatched so far.
--spec rank(load()) -> {integer(), integer()}.
-rank(Load) ->
-    {atomics:get(Load, ?IN_FLIGHT), atomics:get(Load, ?LAST_ID)}.
+%% @doc What to compare workers by, if each takes `Max' requests: those that have a place and answer
+%% come first, then fewest in flight, then fewest dispatched so far.
+-spec rank(load(), Max :: pos_integer()) -> {free | quiet | taken, integer(), integer()}.
+rank(Load, Max) ->
+    InFlight = atomics:get(Load, ?IN_FLIGHT),
+    {state(InFlight, Max, Load), InFlight, atomics:get(Load, ?LAST_ID)}.
+
+%% In the order of these atoms.
+state(InFlight, _, _) when InFlight =< 0 -> free;
+state(InFlight, Max, _) when InFlight >= Max -> taken;
+state(_, _, Load) ->
+    case is_silent(Load) of
+        true -> quiet;
+        false -> free
+    end.
+
+%% @doc Whether the worker has requests in flight and has said nothing for some time.
+-spec is_quiet(load()) -> boolean().
+is_quiet(Load) ->
+    atomics:get(Load, ?IN_FLIGHT) > 0 andalso is_silent(Load).
+
+is_silent(Load) ->
+    erlang:monotonic_time(millisecond) - atomics:get(Load, ?HEARD_MS) > ?QUIET_MS.
+
+%% @doc The worker has said something.
+-spec heard(load()) -> ok.
+heard(Load) ->
+    atomics:put(Load, ?HEARD_MS, erlang:monotonic_time(millisecond)).
+
+%% @doc Whether the caller is to have the worker probed: nobody else has, since the last answer.
+-spec want_probe(load()) -> boolean().
+want_probe(Load) ->
+    atomics:exchange(Load, ?IS_PROBED, 1) =:= 0.
+
+%% @doc The probe is answered.
+-spec probed(load()) -> ok.
+probed(Load) ->
+    atomics:put(Load, ?IS_PROBED, 0).
 
 %% @doc New requests may come.
 -spec open(load()) -> ok.
 open(Load) ->
-    atomics:put(Load, ?OPEN, 1).
+    atomics:put(Load, ?TAKES, ?OPEN).
 
-%% @doc No new requests: the worker is blocked, stopping or gone.
+%% @doc No new requests: the worker is stopping, being replaced, or gone.
 -spec close(load()) -> ok.
 close(Load) ->
-    atomics:put(Load, ?OPEN, 0).
+    atomics:put(Load, ?TAKES, ?CLOSED).
+
+%% @doc No new requests until it has recovered.
+-spec stall(load()) -> ok.
+stall(Load) ->
+    _ = atomics:compare_exchange(Load, ?TAKES, ?OPEN, ?STALLED),
+    ok.
+
+-spec recover(load()) -> ok.
+recover(Load) ->
+    _ = atomics:compare_exchange(Load, ?TAKES, ?STALLED, ?OPEN),
+    ok.
 
 -spec is_open(load()) -> boolean().
 is_open(Load) ->
-    atomics:get(Load, ?OPEN) =:= 1.
+    atomics:get(Load, ?TAKES) =:= ?OPEN.
 
 -spec next_request_id(load()) -> pos_integer().
 next_request_id(Load) ->

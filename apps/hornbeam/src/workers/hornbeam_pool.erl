@@ -25,6 +25,7 @@
 -export([leave_queue/2]).
 -export([release/2]).
 -export([release/3]).
+-export([has_place/1]).
 -export([worker_started/4]).
 -export([worker_ready/5]).
 -export([replace/3]).
@@ -114,6 +115,11 @@ release(Pool, Load, Waiting) ->
         true -> gen_server:cast(Pool, released);
         false -> ok
     end.
+
+%% @doc A worker takes requests again.
+-spec has_place(pid()) -> ok.
+has_place(Pool) ->
+    gen_server:cast(Pool, released).
 
 %% @doc Told by a worker when its OS process is there, for the case that it is killed.
 -spec worker_started(pid(), pos_integer(), pid(), pos_integer() | undefined) -> ok.
@@ -536,10 +542,13 @@ free_places(#state{slots = Slots, config = Config, worker_class = WorkerClass}) 
                || #{load := Load} <- hornbeam_slots:ready_processes(Slots),
                   hornbeam_load:is_open(Load)]).
 
-expire_queue(State = #state{config = #{queue_timeout := infinity}}) ->
-    State;
-expire_queue(State = #state{waiting = Waiting, config = #{queue_timeout := TimeoutMs}}) ->
-    State#state{waiting = hornbeam_waiting:expire(now_ms() - TimeoutMs, Waiting)}.
+%% A request that has waited for `timeout' has had its time, too; the stream knows which it was.
+expire_queue(State = #state{waiting = Waiting, config = Config}) ->
+    #{queue_timeout := QueueMs, timeout := AnswerMs} = Config,
+    case min(QueueMs, AnswerMs) of
+        infinity -> State;
+        LimitMs -> State#state{waiting = hornbeam_waiting:expire(now_ms() - LimitMs, Waiting)}
+    end.
 
 ensure_tick(State = #state{tick = undefined, waiting = Waiting}) ->
     case hornbeam_waiting:size(Waiting) of

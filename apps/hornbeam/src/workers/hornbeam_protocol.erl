@@ -71,12 +71,16 @@
   | {stream_end, stream_id()}
   | {stream_error, stream_id(), {atom(), map()}}
   | {ping, non_neg_integer()}
+  | {revoke}
+  | {inspect}
   | {shutdown, TimeoutMs :: non_neg_integer() | infinity}.
 
 -type from_worker() ::
     {ready | stopped, Facts :: map()}
   | {failed, Name :: atom(), Facts :: map()}
   | {pong, non_neg_integer()}
+  | {blocked, Report :: map()}
+  | {returned, request_id(), Body :: binary()}
   | {log, logger:level(), Report :: map()}
   | {response | start, request_id(), Status :: 100..999, headers(), Body :: binary()}
   | {inform, request_id(), Status :: 100..199, headers()}
@@ -150,6 +154,7 @@ decode(Packet) ->
 atoms() ->
     [app, message, traceback, type, loop, chdir, lifespan, timeout_ms, worker_class, request_id,
      status, window, path, key,
+     location, requests,
      os_pid, python, codec, c, uvloop, asyncio, trio, asgi, wsgi, started, unsupported, off,
      complete, failed, undefined, true, false,
      app_not_found, app_import_failed, app_not_callable, loop_unavailable, chdir_failed,
@@ -200,12 +205,23 @@ is_message({result, Id, error, Facts}) -> is_integer(Id) andalso is_error(Facts)
 is_message({produce, Id, Blob}) -> is_integer(Id) andalso is_binary(Blob);
 is_message({pong, N}) -> is_integer(N);
 is_message({log, Level, Report}) -> is_atom(Level) andalso is_map(Report);
+is_message({returned, Id, Body}) -> is_integer(Id) andalso is_binary(Body);
+is_message({blocked, Report}) -> is_report(Report);
 is_message({ready, Facts}) -> is_map(Facts);
 is_message({stopped, Facts}) -> is_map(Facts);
 is_message({failed, Name, Facts}) -> is_atom(Name) andalso is_map(Facts);
 is_message(_) -> false.
 
 is_size(Bytes) -> is_integer(Bytes) andalso Bytes >= 0.
+
+is_report(#{location := Location, stack := Stack, requests := Requests}) ->
+    is_binary(Location) andalso is_binary(Stack) andalso is_list(Requests)
+        andalso lists:all(fun is_named_request/1, Requests);
+is_report(_) ->
+    false.
+
+is_named_request({Id, Where}) -> is_integer(Id) andalso is_binary(Where);
+is_named_request(_) -> false.
 
 is_error(#{class := Class, reason := Reason, stack := Stack}) ->
     is_binary(Class) andalso is_binary(Reason) andalso is_binary(Stack);

@@ -24,6 +24,7 @@
 -export([done/2]).
 -export([detach/2]).
 -export([deliver/3]).
+-export([return/2]).
 -export([acknowledged/3]).
 -export([look/2]).
 -export([accepted/2]).
@@ -124,6 +125,20 @@ acknowledged(Routes, Id, Bytes) ->
         _ -> ok
     catch
         error:badarg -> ok
+    end.
+
+%% @doc The worker gives a request back that it has not begun: it is over there, and its stream may
+%% have it served elsewhere. `false' when it was not known.
+-spec return(routes(), hornbeam_protocol:from_worker()) -> boolean().
+return(Routes, Message) ->
+    try ets:take(Routes, element(2, Message)) of
+        [{_, Pid, StreamId, _, _}] ->
+            _ = is_pid(Pid) andalso (Pid ! {{Pid, StreamId}, Message}),
+            true;
+        [] ->
+            false
+    catch
+        error:badarg -> false
     end.
 
 %% @doc The WebSocket session that the worker has accepted for that request, while it is open.

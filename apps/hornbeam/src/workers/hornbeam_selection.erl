@@ -22,6 +22,7 @@
 -export([worker_class/1]).
 -export([gathers_bodies/1]).
 -export([checkout/2]).
+-export([has_other/3]).
 -export([new_waiting/1]).
 -export([admit/2]).
 -export([no_longer_waiting/2]).
@@ -132,7 +133,7 @@ checkout(Name, Turn) ->
     end.
 
 select(Workers, Max) ->
-    case least_loaded(Workers, undefined, undefined) of
+    case least_loaded(Workers, Max, undefined, undefined) of
         undefined ->
             full;
         Worker = #worker{load = Load} ->
@@ -155,18 +156,37 @@ reserved(#worker{pid = Pid, writer = Writer, routes = Routes, load = Load}, Work
     end.
 
 %% Among equals the one that has had the fewest requests, so that light traffic spreads too.
-least_loaded([Worker = #worker{load = Load} | Rest], Best, Least) ->
+least_loaded([Worker = #worker{load = Load} | Rest], Max, Best, Least) ->
     case hornbeam_load:is_open(Load) of
         true ->
-            case hornbeam_load:rank(Load) of
-                Rank when Best =:= undefined; Rank < Least -> least_loaded(Rest, Worker, Rank);
-                _ -> least_loaded(Rest, Best, Least)
+            Rank = hornbeam_load:rank(Load, Max),
+            _ = element(1, Rank) =:= quiet andalso probe(Worker),
+            case Best =:= undefined orelse Rank < Least of
+                true -> least_loaded(Rest, Max, Worker, Rank);
+                false -> least_loaded(Rest, Max, Best, Least)
             end;
         false ->
-            least_loaded(Rest, Best, Least)
+            least_loaded(Rest, Max, Best, Least)
     end;
-least_loaded([], Best, _) ->
+least_loaded([], _, Best, _) ->
     Best.
+
+%% One at a time, whoever asks.
+probe(#worker{pid = Pid, load = Load}) ->
+    hornbeam_load:want_probe(Load) andalso hornbeam_worker:probe(Pid).
+
+%% @doc Whether there is another worker that takes requests, or one that also answers at once.
+-spec has_other(atom(), pid(), open | answering) -> boolean().
+has_other(Name, Pid, How) ->
+    case ets:lookup(?TABLE, Name) of
+        [{_, _, Workers, _, _, _}] ->
+            lists:any(fun(#worker{pid = Other, load = Load}) ->
+                Other =/= Pid andalso hornbeam_load:is_open(Load)
+                    andalso (How =:= open orelse not hornbeam_load:is_quiet(Load))
+            end, Workers);
+        [] ->
+            false
+    end.
 
 %%% Those who wait
 

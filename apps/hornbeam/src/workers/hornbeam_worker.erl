@@ -24,6 +24,7 @@
 -export([start_link/1]).
 -export([stop/2]).
 -export([publish/2]).
+-export([probe/1]).
 -export([info/1]).
 -export([kill/1]).
 
@@ -69,11 +70,7 @@
     %% What the worker said of itself in `ready'.
     facts = #{} :: map(),
     started_ms :: integer(),
-    %% Heartbeat: number of the last ping, when it was sent, and of the last pong.
-    ping = 0 :: non_neg_integer(),
-    pong = 0 :: non_neg_integer(),
-    %% Since when pings are unanswered; undefined when none is.
-    silent_since_ms :: integer() | undefined,
+    heartbeat = hornbeam_heartbeat:new() :: hornbeam_heartbeat:heartbeat(),
     served = 0 :: non_neg_integer(),
     limits :: hornbeam_recycling:limits(),
     %% Messages of topics that wait to be written, and how many were dropped since that was told.
@@ -87,8 +84,11 @@
 -define(BOOT_TIMEOUT_MS, 30000).
 %% How long a worker may take to leave after its `stopped', or after its input has closed.
 -define(EXIT_TIMEOUT_MS, 2000).
-%% Heartbeats that may be missed before the worker gets no new requests.
--define(MISSED_BEATS, 2).
+%% How long a probe may be unanswered before requests are asked back.
+-define(PROBE_MS, 50).
+%% How late the sweep for requests without an answer may come: a tenth of `timeout' within these.
+-define(MIN_SWEEP_MS, 10).
+-define(MAX_SWEEP_MS, 250).
 %% The worker's exit status for a packet that it cannot understand (sysexits: EX_SOFTWARE).
 -define(EXIT_PROTOCOL, 70).
 
@@ -110,6 +110,12 @@ stop(Worker, TimeoutMs) ->
 publish(Worker, Encoded) ->
     Worker ! {publish, Encoded},
     ok.
+
+%% @doc Find out whether the loop answers. For who has got `true' of hornbeam_load:want_probe/1.
+-spec probe(pid()) -> true.
+probe(Worker) ->
+    Worker ! probe,
+    true.
 
 %% @doc What `hornbeam:info/0' shows of the worker, or `undefined' when it has just gone.
 -spec info(pid()) -> map() | undefined.
@@ -196,6 +202,7 @@ handle_cast({stop, TimeoutMs}, State = #state{args = #{load := Load, config := C
 
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
 handle_info({Port, {data, Packet}}, State = #state{port = Port, intake = Intake0}) ->
+    hornbeam_load:heard(maps:get(load, State#state.args)),
     case hornbeam_intake:took(byte_size(Packet), Intake0) of
         {ok, Intake} -> handle_packet(Packet, fun(_) -> ok end, State#state{intake = Intake});
         {look, Intake} -> handle_packet(Packet, look(State), State#state{intake = Intake});
@@ -219,6 +226,16 @@ handle_info({'DOWN', Monitor, process, _, _} = Message, State = #state{hooks = H
     end;
 handle_info({timeout, _, heartbeat}, State) ->
     heartbeat(tell_dropped(State));
+handle_info({timeout, _, sweep}, State) ->
+    expire_requests(State),
+    {noreply, State};
+handle_info(probe, State = #state{heartbeat = Beats}) ->
+    ok = send({ping, 0}, State),
+    _ = erlang:start_timer(?PROBE_MS, self(), probed),
+    {noreply, State#state{heartbeat = hornbeam_heartbeat:probe(Beats)}};
+handle_info({timeout, _, probed}, State) ->
+    ask_back(State),
+    {noreply, State};
 handle_info({timeout, _, boot}, State = #state{phase = starting, args = #{config := Config}}) ->
     #{lifespan_timeout := LifespanTimeout} = Config,
     Facts = #{timeout_ms => LifespanTimeout + ?BOOT_TIMEOUT_MS},
@@ -335,15 +352,17 @@ handle_message({cast, Function, Args}, State) ->
                            facts => Facts})
     end,
     {ok, State};
-handle_message({pong, N}, State = #state{args = #{load := Load}, ping = Ping, pong = Pong})
-        when N > Pong, N =< Ping ->
-    _ = (State#state.phase =:= ready) andalso hornbeam_load:open(Load),
-    %% A loop that lags by one beat all the time is slow, but not silent.
-    SinceMs = case N of
-        Ping -> undefined;
-        _ -> erlang:monotonic_time(millisecond)
+handle_message({returned, Id, _} = Message, State = #state{args = Args}) when Id > 0 ->
+    #{routes := Routes, load := Load, pool := Pool, waiting := Waiting} = Args,
+    case hornbeam_routes:return(Routes, Message) of
+        true -> hornbeam_pool:release(Pool, Load, Waiting);
+        false -> ok
     end,
-    {ok, State#state{pong = N, silent_since_ms = SinceMs}};
+    {ok, State};
+handle_message({pong, N}, State = #state{heartbeat = Beats}) ->
+    {ok, handle_pong(hornbeam_heartbeat:pong(N, now_ms(), Beats), N, State)};
+handle_message({blocked, Report}, State) ->
+    {ok, report_stall(Report, State)};
 handle_message({log, Level, Report}, State) ->
     log(Level, Report),
     {ok, State};
@@ -355,6 +374,7 @@ handle_message({ready, Facts = #{worker_class := Class}},
     hornbeam_pool:worker_ready(Pool, WorkerId, self(), State#state.writer,
                                Class),
     start_heartbeat(State),
+    start_sweep(State),
     Shown = maps:with([python, codec, loop, worker_class, lifespan], Facts),
     {ok, State#state{phase = ready, facts = Shown}};
 handle_message({failed, Name, Facts}, #state{phase = starting}) ->
@@ -444,27 +464,93 @@ start_heartbeat(#state{args = #{config := #{heartbeat := HeartbeatMs}}}) ->
     _ = erlang:start_timer(HeartbeatMs, self(), heartbeat),
     ok.
 
-heartbeat(State = #state{args = #{config := Config, load := Load}}) ->
-    #{stall_timeout := StallMs} = Config,
-    NowMs = erlang:monotonic_time(millisecond),
-    expire_requests(NowMs, State),
-    drop_orphans(State),
-    SilentMs = case State#state.silent_since_ms of
-        undefined -> 0;
-        SinceMs -> NowMs - SinceMs
-    end,
-    %% Erlang's term order puts `infinity' above every number.
-    case SilentMs >= StallMs of
-        true ->
+heartbeat(State0 = #state{args = #{config := #{stall_timeout := StallMs}}}) ->
+    NowMs = now_ms(),
+    drop_orphans(State0),
+    {Action, Beats} = hornbeam_heartbeat:beat(NowMs, StallMs, State0#state.heartbeat),
+    State = State0#state{heartbeat = Beats},
+    case Action of
+        {kill, SilentMs} ->
             ?LOG_ERROR(#{what => worker_stalled, silent_ms => SilentMs,
                          os_pid => State#state.os_pid}),
             {stop, {shutdown, {stalled, SilentMs}}, State};
-        false ->
-            Missed = State#state.ping - State#state.pong,
-            _ = Missed >= ?MISSED_BEATS andalso hornbeam_load:close(Load),
+        _ ->
             start_heartbeat(State),
             Looked = hornbeam_recycling:beat(NowMs, State#state.os_pid, State#state.limits),
-            {noreply, ping(NowMs, recycle(Looked, State))}
+            {noreply, act_on_beat(Action, recycle(Looked, State))}
+    end.
+
+act_on_beat({ping, N}, State) ->
+    ok = send({ping, N}, State),
+    State;
+act_on_beat({stalled, SilentMs}, State = #state{args = #{load := Load}}) ->
+    hornbeam_load:stall(Load),
+    revoke(open, State),
+    inspect(SilentMs, State);
+act_on_beat({silent, SilentMs}, State) ->
+    revoke_before_kill(SilentMs, State),
+    inspect(SilentMs, State).
+
+inspect(SilentMs, State0 = #state{heartbeat = Beats0}) ->
+    {What, Beats} = hornbeam_heartbeat:inspect(SilentMs, Beats0),
+    State = State0#state{heartbeat = Beats},
+    case What of
+        ask ->
+            ok = send({inspect}, State),
+            State;
+        give_up ->
+            report_stall(no_stack, State);
+        wait ->
+            State
+    end.
+
+handle_pong({alive, Beats}, N, State = #state{args = #{load := Load}}) ->
+    _ = N =:= 0 andalso hornbeam_load:probed(Load),
+    State#state{heartbeat = Beats};
+handle_pong({{recovered, SilentMs}, Beats}, _, State = #state{args = #{load := Load}}) ->
+    hornbeam_load:recover(Load),
+    _ = hornbeam_heartbeat:is_reported(State#state.heartbeat) andalso
+        ?LOG_WARNING(#{what => loop_unblocked, worker_id => worker_id(State),
+                       os_pid => State#state.os_pid, blocked_ms => SilentMs}),
+    %% There may be somebody in the queue whom it could serve.
+    hornbeam_pool:has_place(maps:get(pool, State#state.args)),
+    State#state{heartbeat = Beats};
+handle_pong(unknown, _, State) ->
+    State.
+
+%% Requests that have not begun could be served elsewhere at once.
+ask_back(State = #state{heartbeat = Beats}) ->
+    case hornbeam_heartbeat:is_probe_out(Beats) andalso not hornbeam_heartbeat:is_stalled(Beats) of
+        true ->
+            _ = erlang:start_timer(2 * ?PROBE_MS, self(), probed),
+            revoke(answering, State);
+        false ->
+            ok
+    end.
+
+revoke(How, State = #state{args = #{server := Server}}) ->
+    _ = hornbeam_selection:has_other(Server, self(), How) andalso send({revoke}, State),
+    ok.
+
+%% What has not begun would fail with it otherwise; so it waits for its successor.
+revoke_before_kill(SilentMs, State = #state{args = #{config := Config}}) ->
+    #{stall_timeout := StallMs, heartbeat := HeartbeatMs} = Config,
+    _ = StallMs =/= infinity andalso SilentMs + 2 * HeartbeatMs >= StallMs
+        andalso send({revoke}, State),
+    ok.
+
+%% Once for each stall. One that has just ended is not worth it.
+report_stall(Report, State = #state{heartbeat = Beats}) ->
+    case hornbeam_heartbeat:is_stalled(Beats) andalso not hornbeam_heartbeat:is_reported(Beats) of
+        true ->
+            hornbeam_stall_log:blocked(#{
+                worker_id => worker_id(State),
+                os_pid => State#state.os_pid,
+                blocked_ms => hornbeam_heartbeat:silent_ms(now_ms(), Beats)
+            }, Report),
+            State#state{heartbeat = hornbeam_heartbeat:reported(Beats)};
+        false ->
+            State
     end.
 
 %% It serves on until its successor is ready.
@@ -476,25 +562,18 @@ recycle({recycle, Why = {Limit, Value}, Limits}, State = #state{args = Args}) ->
     hornbeam_pool:recycle(Pool, WorkerId, self(), Why),
     State#state{limits = Limits}.
 
-%% While pings are unanswered no more are sent than it takes to notice: a worker that is blocked
-%% for a minute finds two of them in its pipe, not hundreds.
-ping(NowMs, State = #state{ping = Ping, pong = Pong}) when Ping - Pong < ?MISSED_BEATS ->
-    ok = send({ping, Ping + 1}, State),
-    SinceMs = case State#state.silent_since_ms of
-        undefined -> NowMs;
-        Earlier -> Earlier
-    end,
-    State#state{ping = Ping + 1, silent_since_ms = SinceMs};
-ping(_, State) ->
-    State.
-
 %% One sweep over the requests in flight, in place of a timer for each.
-expire_requests(NowMs, State = #state{args = #{routes := Routes, config := Config}}) ->
-    case Config of
-        #{timeout := infinity} -> ok;
-        #{timeout := TimeoutMs} ->
-            cancel(hornbeam_routes:expire(Routes, NowMs - TimeoutMs), State)
-    end.
+start_sweep(#state{args = #{config := #{timeout := infinity}}}) ->
+    ok;
+start_sweep(#state{args = #{config := #{timeout := TimeoutMs}}}) ->
+    SweepMs = min(max(TimeoutMs div 10, ?MIN_SWEEP_MS), ?MAX_SWEEP_MS),
+    _ = erlang:start_timer(SweepMs, self(), sweep),
+    ok.
+
+expire_requests(State = #state{args = #{routes := Routes, config := Config}}) ->
+    #{timeout := TimeoutMs} = Config,
+    cancel(hornbeam_routes:expire(Routes, now_ms() - TimeoutMs), State),
+    start_sweep(State).
 
 cancel([], _) ->
     ok;
@@ -542,10 +621,19 @@ exit_reason(_, #state{phase = stopping}) -> stopped;
 exit_reason(?EXIT_PROTOCOL, _) -> {protocol_error, <<"told by the worker">>};
 exit_reason(Status, _) -> {exit_status, Status}.
 
-shown_phase(#state{phase = ready, ping = Ping, pong = Pong}) when Ping - Pong >= ?MISSED_BEATS ->
-    blocked;
+shown_phase(#state{phase = ready, heartbeat = Beats}) ->
+    case hornbeam_heartbeat:is_stalled(Beats) of
+        true -> stalled;
+        false -> ready
+    end;
 shown_phase(#state{phase = Phase}) ->
     Phase.
+
+worker_id(#state{args = #{worker_id := WorkerId}}) ->
+    WorkerId.
+
+now_ms() ->
+    erlang:monotonic_time(millisecond).
 
 stop_bound_ms(infinity, _) -> infinity;
 stop_bound_ms(_, #{lifespan_timeout := infinity}) -> infinity;

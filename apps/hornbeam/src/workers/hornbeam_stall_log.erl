@@ -1,0 +1,42 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private What the log says of an event loop that is blocked.
+-module(hornbeam_stall_log).
+
+-include_lib("kernel/include/logger.hrl").
+
+%% API
+-export([blocked/2]).
+-export([text/1]).
+
+%% @doc Log where a worker is blocked, as it said itself, or that it does not say.
+-spec blocked(#{worker_id := pos_integer(), os_pid := pos_integer() | undefined,
+                blocked_ms := non_neg_integer()}, Report :: map() | no_stack) -> ok.
+blocked(Facts, no_stack) ->
+    log(Facts#{location => undefined, stack => undefined, requests => []});
+blocked(Facts, Report) ->
+    log(maps:merge(Facts, Report)).
+
+log(#{worker_id := WorkerId, os_pid := OsPid, blocked_ms := BlockedMs} = Facts) ->
+    #{location := Location, stack := Stack, requests := Requests} = Facts,
+    ?LOG_WARNING(#{what => loop_blocked, worker_id => WorkerId, os_pid => OsPid,
+                   blocked_ms => BlockedMs, location => Location, stack => Stack,
+                   requests => Requests},
+                 #{report_cb => fun ?MODULE:text/1}).
+
+%% @doc As the default formatter shows it: a stack of several lines is to be read.
+-spec text(map()) -> {io:format(), [term()]}.
+text(Facts = #{location := undefined}) ->
+    #{worker_id := WorkerId, os_pid := OsPid, blocked_ms := BlockedMs} = Facts,
+    {"worker ~tp (process ~tp) has been blocked for ~b ms, and does not say where: C code holds the "
+     "interpreter, or the process is stopped", [WorkerId, OsPid, BlockedMs]};
+text(Facts) ->
+    #{worker_id := WorkerId, os_pid := OsPid, blocked_ms := BlockedMs, location := Location,
+      stack := Stack, requests := Requests} = Facts,
+    {"the event loop of worker ~tp (process ~tp) has been blocked for ~b ms at ~ts~n~ts~n"
+     "requests under way: ~ts",
+     [WorkerId, OsPid, BlockedMs, Location, Stack, requests_text(Requests)]}.
+
+requests_text([]) -> "none";
+requests_text(Requests) -> lists:join(", ", [io_lib:format("~b ~ts", [Id, Where])
+                                             || {Id, Where} <- Requests]).

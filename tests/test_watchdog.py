@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker whose loop is blocked: what it says, and what it gives back."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_node import FakeNode, find_pythons
+from hornbeam._terms import Atom
+
+LOOPS = ("asyncio", "uvloop", "trio")
+
+PING, REVOKE, INSPECT = Atom("ping"), Atom("revoke"), Atom("inspect")
+
+
+class Blocked:
+    """A worker whose loop is held by request `first` until `release` is called."""
+
+    def __init__(self, node: FakeNode, gate: Path, path: str = "/block") -> None:
+        self.node = node
+        self._gate = gate
+        self.first = node.request(path, query=str(gate).encode())
+
+    def release(self) -> None:
+        self._gate.touch()
+        assert self.node.respond(self.first).status == 200
+
+    def begun(self) -> list[str]:
+        """What the application has begun, without the request that asks."""
+        paths: list[str] = json.loads(self.node.get("/begun").body)
+        return paths[:-1]
+
+
+@pytest.fixture
+def block(tmp_path: Path) -> Iterator[Callable[..., Blocked]]:
+    """Start a worker and block its loop."""
+    nodes: list[FakeNode] = []
+
+    def start(path: str = "/block", **options: Any) -> Blocked:
+        node = FakeNode("blocker:app", **options)
+        nodes.append(node)
+        node.wait_ready()
+        return Blocked(node, tmp_path / "gate", path)
+
+    yield start
+
+    for node in nodes:
+        node.__exit__(None, None, None)
+
+
+def revoke(blocked: Blocked, *returned: tuple[int, bytes]) -> None:
+    """Ask for what has not begun, and wait for it."""
+    blocked.node.send((REVOKE,))
+
+    for request_id, body in returned:
+        blocked.node.expect("returned", request_id, body)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_has_not_begun_goes_back(block: Callable[..., Blocked], loop: str) -> None:
+    """With its body, while the loop is blocked; and is not begun later."""
+    blocked = block(loop=Atom(loop))
+    node = blocked.node
+    plain = node.request("/plain")
+    posted = node.request("/posted", method="POST", body=b"a", more=True)
+    node.send((Atom("body"), posted, b"b", True), (Atom("body"), posted, b"c", False))
+    socket = node.websocket("/socket")
+    revoke(blocked, (plain, b""), (posted, b"abc"), (socket, b""))
+    assert not node.has("done")
+    later = node.request("/later")
+    blocked.release()
+    assert node.respond(later).status == 200
+    assert blocked.begun() == ["/block", "/later"]
+    assert not any(node.has("done", key) for key in (plain, posted, socket))
+    assert node.shutdown() == {"lifespan": Atom("off")}
+
+
+def test_one_turn(tmp_path: Path) -> None:
+    """What came in the packet of the blocking request has not begun either."""
+    gate = tmp_path / "gate"
+
+    with FakeNode("blocker:app") as node:
+        node.wait_ready()
+        packet = [node.make_message("/block", query=str(gate).encode())]
+        packet += [node.make_message(f"/{number}") for number in range(5)]
+        node.send(*packet, (REVOKE,))
+
+        for message in packet[1:]:
+            node.expect("returned", message[1], b"")
+
+        gate.touch()
+        assert node.respond(packet[0][1]).status == 200
+        assert json.loads(node.get("/begun").body) == ["/block", "/begun"]
+
+
+def test_upload_under_way_stays(block: Callable[..., Blocked]) -> None:
+    """The node may have sent more of it."""
+    blocked = block()
+    upload = blocked.node.request("/upload", method="POST", body=b"a", more=True)
+    plain = blocked.node.request("/plain")
+    revoke(blocked, (plain, b""))
+    blocked.node.send((Atom("body"), upload, b"b", False))
+    assert not blocked.node.has("returned", upload)
+    blocked.release()
+    assert blocked.node.respond(upload).body == b"ab"
+    assert blocked.begun() == ["/block", "/upload"]
+
+
+def test_client_leaves_before_it_goes_back(block: Callable[..., Blocked]) -> None:
+    """What comes for a request that has gone back is dropped."""
+    blocked = block()
+    plain = blocked.node.request("/plain")
+    blocked.node.send((Atom("cancel"), plain), (Atom("disconnect"), plain))
+    revoke(blocked, (plain, b""))
+    blocked.node.send((Atom("cancel"), plain), (Atom("disconnect"), plain))
+    blocked.release()
+    assert blocked.begun() == ["/block"]
+    assert [level for level, _ in blocked.node.logged()] == ["info"]
+
+
+def test_free_loop_gives_nothing_back(block: Callable[..., Blocked]) -> None:
+    """It begins what comes anyway; who asks is late."""
+    blocked = block()
+    blocked.release()
+
+    for _ in range(20):
+        ids = [blocked.node.request("/plain") for _ in range(10)]
+        blocked.node.send((REVOKE,), (INSPECT,))
+        assert [blocked.node.respond(key).status for key in ids] == [200] * 10
+
+    assert not blocked.node.has("returned")
+    assert not blocked.node.has("blocked")
+
+
+def test_what_was_answered_goes_out() -> None:
+    """A response of the turn that blocks does not wait for its end."""
+    with FakeNode("blocker:app") as node:
+        node.wait_ready()
+        blocking = node.make_message("/block", query=b"/dev/null/never")
+        node.send(node.make_message("/plain"), blocking)
+        node.expect("response")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_inspection(block: Callable[..., Blocked], loop: str) -> None:
+    """The line that blocks, the stack, and what is under way."""
+    blocked = block(loop=Atom(loop))
+    blocked.node.request("/waits")
+    blocked.node.send((INSPECT,), (PING, 1))
+    _, report = blocked.node.expect("blocked")
+    facts = {key.name: fact for key, fact in report.items()}
+    file, _, rest = facts["location"].decode().rpartition(":")
+    line, _, function = rest.partition(" in ")
+    assert Path(file).name == "blocker.py"
+    assert function == "block"
+    source = Path(file).read_text().splitlines()
+    assert source[int(line) - 1].strip() in facts["stack"].decode()
+    assert " in app\n" in facts["stack"].decode()
+    assert facts["requests"] == [(blocked.first, b"GET /block")]
+    blocked.release()
+    blocked.node.expect("pong", 1)
+
+
+def test_interpreter_held(block: Callable[..., Blocked]) -> None:
+    """Nothing of the worker runs; afterwards there is nothing to say."""
+    blocked = block("/hold")
+    plain = blocked.node.request("/plain")
+    blocked.node.send((REVOKE,), (INSPECT,), (PING, 1))
+    blocked.release()
+    blocked.node.expect("pong", 1)
+    assert blocked.node.respond(plain).status == 200
+    assert not blocked.node.has("returned")
+
+
+def test_threads_of_wsgi(tmp_path: Path) -> None:
+    """A request for which there is no thread has not begun; the loop is free."""
+    gate = tmp_path / "gate"
+
+    with FakeNode("blocker:wsgi", threads=1) as node:
+        node.wait_ready()
+        first = node.request("/block", query=str(gate).encode())
+        second = node.request("/second")
+        node.send((REVOKE,), (PING, 1))
+        node.expect("pong", 1)
+        node.expect("returned", second, b"")
+        gate.touch()
+        assert node.respond(first).status == 200
+        assert json.loads(node.get("/third").body) == ["/block", "/third"]
+
+
+@pytest.mark.parametrize("python", find_pythons(), ids=os.path.basename)
+def test_other_pythons(tmp_path: Path, python: str) -> None:
+    """From 3.12 on a task's first step is made as the request is handled."""
+    gate = tmp_path / "gate"
+    env = {"HORNBEAM_CODEC": "python"}
+
+    with FakeNode("blocker:app", python=python, env=env) as node:
+        node.wait_ready()
+        packet = [node.make_message("/block", query=str(gate).encode())]
+        packet += [node.make_message(f"/{number}") for number in range(5)]
+        node.send(*packet, (REVOKE,), (INSPECT,), (PING, 1))
+
+        for message in packet[1:]:
+            node.expect("returned", message[1], b"")
+
+        _, report = node.expect("blocked")
+        assert b"blocker.py" in report[Atom("location")]
+        gate.touch()
+        assert node.respond(packet[0][1]).status == 200
+        assert json.loads(node.get("/begun").body) == ["/block", "/begun"]
+
+
+def test_idle_worker_takes_no_time() -> None:
+    """The looks do not add up to a tick of the clock in two seconds."""
+    with FakeNode("blocker:app") as node:
+        node.wait_ready()
+        node.get("/plain")
+        before = cpu_ticks(node.pid)
+        end = time.monotonic() + 2
+
+        for number in range(1, 9):
+            node.ping(number)
+            time.sleep(max(0.0, end - time.monotonic()) / (9 - number))
+
+        assert cpu_ticks(node.pid) - before <= 1
+
+
+def cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
