@@ -8,6 +8,7 @@
 -export([places_are_bounded/1]).
 -export([a_place_comes_back/1]).
 -export([closed_until_opened/1]).
+-export([closed_for_ever/1]).
 -export([rank_orders_by_use/1]).
 -export([quiet_ones_come_later/1]).
 -export([quiet_begins_with_a_request/1]).
@@ -21,6 +22,7 @@ all() ->
         places_are_bounded,
         a_place_comes_back,
         closed_until_opened,
+        closed_for_ever,
         rank_orders_by_use,
         quiet_ones_come_later,
         quiet_begins_with_a_request,
@@ -55,6 +57,17 @@ closed_until_opened(_) ->
     ok = hornbeam_load:open(Load),
     ?assert(hornbeam_load:is_open(Load)),
     ok = hornbeam_load:close(Load),
+    ?assertNot(hornbeam_load:is_open(Load)).
+
+%% A heartbeat that is still answered does not open a worker that is to leave.
+closed_for_ever(_) ->
+    Load = hornbeam_load:new(),
+    ok = hornbeam_load:open(Load),
+    ok = hornbeam_load:close(Load),
+    ok = hornbeam_load:open(Load),
+    ?assertNot(hornbeam_load:is_open(Load)),
+    ok = hornbeam_load:stall(Load),
+    ok = hornbeam_load:recover(Load),
     ?assertNot(hornbeam_load:is_open(Load)).
 
 %% Fewer in flight comes first; among equals, whoever has had fewer.

@@ -36,9 +36,10 @@
 -define(IS_PROBED, 5).
 
 %% Values of ?TAKES. A worker that has stalled may be closed meanwhile, and stays so.
--define(CLOSED, 0).
+-define(NEW, 0).
 -define(OPEN, 1).
 -define(STALLED, 2).
+-define(CLOSED, 3).
 
 %% For how long a worker with requests in flight may say nothing before others are preferred. Its loop
 %% may be blocked, or its requests may wait for something: a probe tells.
@@ -110,12 +111,14 @@ want_probe(Load) ->
 probed(Load) ->
     atomics:put(Load, ?IS_PROBED, 0).
 
-%% @doc New requests may come.
+%% @doc New requests may come, unless it was closed.
 -spec open(load()) -> ok.
 open(Load) ->
-    atomics:put(Load, ?TAKES, ?OPEN).
+    _ = atomics:compare_exchange(Load, ?TAKES, ?NEW, ?OPEN),
+    ok.
 
-%% @doc No new requests: the worker is stopping, being replaced, or gone.
+%% @doc Never a new request again: the worker is to leave, or has gone. A heartbeat that it still
+%% answers must not open it for those who read the list of workers before it was taken from it.
 -spec close(load()) -> ok.
 close(Load) ->
     atomics:put(Load, ?TAKES, ?CLOSED).

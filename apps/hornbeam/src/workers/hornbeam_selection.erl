@@ -125,34 +125,43 @@ checkout(Name, Turn) ->
     case ets:lookup(?TABLE, Name) of
         [{_, _Pid, Workers, Max, Waiting, _}] ->
             case Turn =:= queued orelse atomics:get(Waiting, ?WAITING) =< 0 of
-                true -> select(Workers, Max);
+                true -> select(Name, Workers, Max);
                 false -> full
             end;
         [] ->
             down
     end.
 
-select(Workers, Max) ->
+select(Name, Workers, Max) ->
     case least_loaded(Workers, Max, undefined, undefined) of
         undefined ->
-            full;
+            select_again(Name, Workers);
         Worker = #worker{load = Load} ->
             case hornbeam_load:reserve(Load, Max) of
-                true -> reserved(Worker, Workers, Max);
+                true -> reserved(Worker, Name, Workers, Max);
                 %% Others took the last places meanwhile.
                 false -> full
             end
     end.
 
+%% None is open: either that is how it is, or all of them were replaced since the row was read, and
+%% then their successors are in it.
+select_again(Name, Workers) ->
+    case ets:lookup(?TABLE, Name) of
+        [{_, _, Workers, _, _, _}] -> full;
+        [{_, _, Others, Max, _, _}] -> select(Name, Others, Max);
+        [] -> down
+    end.
+
 %% A worker that is being replaced is closed, then its places are counted, and it is told to end when
 %% all of them have sent their request: a place that was taken in between must not be used.
-reserved(#worker{pid = Pid, writer = Writer, routes = Routes, load = Load}, Workers, Max) ->
+reserved(#worker{pid = Pid, writer = Writer, routes = Routes, load = Load}, Name, Workers, Max) ->
     case hornbeam_load:is_open(Load) of
         true ->
             {ok, {Pid, Writer, Routes, Load}};
         false ->
             hornbeam_load:release(Load),
-            select(Workers, Max)
+            select(Name, Workers, Max)
     end.
 
 %% Among equals the one that has had the fewest requests, so that light traffic spreads too.

@@ -1,0 +1,129 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% Which worker a request goes to, in the moment in which workers are replaced.
+-module(hornbeam_selection_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-export([all/0]).
+-export([suite/0]).
+-export([init_per_testcase/2]).
+-export([end_per_testcase/2]).
+
+-export([successors_are_found/1]).
+-export([none_is_open/1]).
+-export([nobody_gets_a_worker_that_was_told_to_end/1]).
+
+-define(NAME, selection_suite).
+-define(MANY, 1000).
+-define(CLIENTS, 8).
+-define(REPLACEMENTS, 300).
+
+suite() ->
+    [{timetrap, {seconds, 30}}].
+
+all() ->
+    [successors_are_found, none_is_open, nobody_gets_a_worker_that_was_told_to_end].
+
+init_per_testcase(_, Config) ->
+    {ok, _} = application:ensure_all_started(hornbeam),
+    %% Nobody may wait: a request that finds no worker has failed.
+    [{waiting, hornbeam_selection:new_waiting(0)} | Config].
+
+end_per_testcase(_, _) ->
+    hornbeam_selection:withdraw(?NAME, self()).
+
+%% A worker that is to leave is not taken, whatever it answers, its successor is.
+successors_are_found(Config) ->
+    Former = new_worker(),
+    publish([Former], Config),
+    ?assertMatch({ok, {_, _, _, _}}, hornbeam_selection:checkout(?NAME, new)),
+    hornbeam_load:release(load(Former)),
+    retire(Former),
+    %% It is the better choice by its load.
+    Next = new_worker(),
+    _ = hornbeam_load:next_request_id(load(Next)),
+    publish([Former, Next], Config),
+    [beat(Each) || Each <- [Former, Next]],
+    {ok, {_, _, _, Load}} = hornbeam_selection:checkout(?NAME, new),
+    ?assertEqual(load(Next), Load).
+
+%% Where all are closed there is no place, and nobody searches for ever.
+none_is_open(Config) ->
+    Former = new_worker(),
+    publish([Former], Config),
+    retire(Former),
+    ?assertEqual(full, hornbeam_selection:checkout(?NAME, new)),
+    hornbeam_selection:withdraw(?NAME, self()),
+    ?assertEqual(down, hornbeam_selection:checkout(?NAME, new)).
+
+%% One worker after the other is replaced as the pool does it, while clients take places and heartbeats
+%% are answered. A worker is told to end when all that have a place have sent their request: from then
+%% on nobody may have it. And there always is one, without a queue.
+nobody_gets_a_worker_that_was_told_to_end(Config) ->
+    First = new_worker(),
+    publish([First], Config),
+    Stop = atomics:new(1, []),
+    Clients = [spawn_monitor(fun() -> take_places(Stop, 0) end) || _ <- lists:seq(1, ?CLIENTS)],
+    Last = lists:foldl(fun(_, Former) -> replace(Former, Config) end, First,
+                       lists:seq(1, ?REPLACEMENTS)),
+    ok = atomics:put(Stop, 1, 1),
+    Counts = [receive {'DOWN', Monitor, process, Pid, Reason} -> taken(Reason) end
+              || {Pid, Monitor} <- Clients],
+    ?assert(lists:sum(Counts) > ?REPLACEMENTS),
+    ?assertEqual(0, hornbeam_load:in_flight(load(Last))).
+
+%% Internal.
+
+%% `ended' is 1 once it was told to end; a test's own, which travels as the worker's writer.
+new_worker() ->
+    Load = hornbeam_load:new(),
+    ok = hornbeam_load:open(Load),
+    {self(), atomics:new(1, []), hornbeam_routes:new(), Load}.
+
+load({_, _, _, Load}) -> Load.
+
+publish(Workers, Config) ->
+    Waiting = proplists:get_value(waiting, Config),
+    hornbeam_selection:publish(?NAME, Workers, ?MANY, Waiting, asgi).
+
+retire({_, _, _, Load}) -> hornbeam_load:close(Load).
+
+beat({_, _, _, Load}) -> hornbeam_load:recover(Load).
+
+taken({taken, Count}) -> Count.
+
+replace(Former, Config) ->
+    Next = new_worker(),
+    publish([Next], Config),
+    retire(Former),
+    {_, Ended, Routes, _} = Former,
+    await_sent(Former),
+    ok = atomics:put(Ended, 1, 1),
+    beat(Former),
+    erlang:yield(),
+    hornbeam_routes:delete(Routes),
+    Next.
+
+%% See hornbeam_worker_life:stop_drained/2. The worker answers its heartbeats meanwhile.
+await_sent(Worker = {_, _, Routes, Load}) ->
+    beat(Worker),
+    case hornbeam_load:in_flight(Load) =:= hornbeam_routes:count(Routes) of
+        true -> ok;
+        false -> await_sent(Worker)
+    end.
+
+take_places(Stop, Count) ->
+    case atomics:get(Stop, 1) of
+        1 -> exit({taken, Count});
+        0 -> ok
+    end,
+    {ok, {_, Ended, Routes, Load}} = hornbeam_selection:checkout(?NAME, new),
+    erlang:yield(),
+    0 = atomics:get(Ended, 1),
+    Id = hornbeam_load:next_request_id(Load),
+    true = hornbeam_routes:insert(Routes, Id, {self(), 1}, 0),
+    erlang:yield(),
+    %% As the worker does it when the application has returned.
+    _ = hornbeam_routes:remove(Routes, Id),
+    ok = hornbeam_load:release(Load),
+    take_places(Stop, Count + 1).
