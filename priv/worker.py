@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start a Hornbeam worker; run by the node, with its pipes on descriptors 3 and 4."""
+"""Start a Hornbeam worker; run by the node, with its pipes on descriptors 3 and 4.
+
+With the argument `watch` it is no worker, but watches the application's files.
+"""
 
 import os
 import sys
@@ -35,6 +38,11 @@ def main() -> None:
         del sys.path[0]
 
     sys.path.insert(0, find_packages())
+
+    if sys.argv[1:] == ["watch"]:
+        import hornbeam._watcher
+
+        hornbeam._watcher.main()
 
     import hornbeam._worker
 

@@ -134,6 +134,9 @@
     proxy_protocol := boolean(),
     %% Whether every connection begins with a PROXY header, version 1 or 2. Default false.
     access_log := off | access_log_format() | {access_log_format(), File :: binary()},
+    reload := false | #{dirs := [binary()] | undefined, include := [binary()],
+                        exclude := [binary()]},
+    %% Whether the workers are replaced when files of the application change. Default false.
     routes := list(),
     hooks := #{atom() => fun()},
     mounts := list(),
@@ -227,6 +230,7 @@ defaults() ->
         proxy_headers => off,
         proxy_protocol => false,
         access_log => off,
+        reload => false,
         routes => [],
         hooks => #{},
         mounts => [],

@@ -58,6 +58,7 @@ check(heartbeat, Value) -> hornbeam_form:integer(Value, 10, 60000);
 check(stall_timeout, Value) -> hornbeam_form:time_or_infinity(Value);
 check(window, Value) -> hornbeam_form:integer(Value, 4096, 16777216);
 check(retry, Value) -> hornbeam_form:boolean(Value);
+check(reload, Value) -> check_reload(Value);
 check(http_version, Value) -> check_http_version(Value);
 check(ssl, Value) -> hornbeam_form:boolean(Value);
 check(certfile, Value) -> hornbeam_form:optional(Value, fun hornbeam_form:path/1);
@@ -193,6 +194,35 @@ variable_name(Name) ->
 %% `false' takes a variable of the node's away from the workers.
 variable_value(false) -> {ok, false};
 variable_value(Value) -> hornbeam_form:any_text(Value).
+
+check_reload(false) ->
+    {ok, false};
+check_reload(true) ->
+    check_reload(#{});
+check_reload(Given) when is_map(Given) ->
+    Defaults = #{dirs => undefined, include => [], exclude => []},
+    Checked = maps:map(fun check_reload/2, maps:merge(Defaults, Given)),
+    case [Expected || {_, {error, Expected}} <- lists:sort(maps:to_list(Checked))] of
+        [] -> {ok, maps:map(fun(_, {ok, Value}) -> Value end, Checked)};
+        [Expected | _] -> {error, ["true, false, or a map with ", Expected]}
+    end;
+check_reload(_) ->
+    {error, "true, false, or a map with dirs, include and exclude"}.
+
+check_reload(dirs, Value) ->
+    case hornbeam_form:optional(Value, fun check_paths/1) of
+        {ok, [_ | _]} = Ok -> Ok;
+        {ok, undefined} = Ok -> Ok;
+        _ -> {error, "a list of directories as dirs"}
+    end;
+check_reload(Key, Value) when Key =:= include; Key =:= exclude ->
+    Expected = io_lib:format("a list of patterns like \"*.html\" as ~ts", [Key]),
+    case hornbeam_form:texts(Value) of
+        {ok, Texts} -> hornbeam_form:each(Texts, fun hornbeam_form:path/1, Expected);
+        error -> {error, Expected}
+    end;
+check_reload(_, _) ->
+    {error, "no other keys than dirs, include and exclude"}.
 
 check_http_version(Value) ->
     Versions = ['HTTP/1.1', 'HTTP/2'],

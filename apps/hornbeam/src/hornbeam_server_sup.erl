@@ -4,7 +4,8 @@
 %%
 %% `one_for_all': the pool owns the tables of its workers and cannot adopt workers that it did not
 %% start, and connections hold places in the pool. The listener is last, so it is the first to end:
-%% it drains the connections while pool and workers still serve them.
+%% it drains the connections while pool and workers still serve them. Behind it stands only what
+%% watches the files, where that was asked for.
 -module(hornbeam_server_sup).
 
 -behaviour(supervisor).
@@ -43,5 +44,5 @@ init({Name, Config, Python, Opened}) ->
         #{id => hornbeam_listener,
           start => {hornbeam_listener, start_link, [Name, Config, Opened]},
           shutdown => infinity}
-    ],
+    ] ++ hornbeam_watcher:child_specs(Name, Config, Python),
     {ok, {#{strategy => one_for_all, intensity => 10, period => 10}, Children}}.

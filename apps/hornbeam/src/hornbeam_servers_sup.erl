@@ -39,7 +39,7 @@ start_server(Name, Config, Python) ->
 -spec stop_server(atom()) -> ok | {error, not_found}.
 stop_server(Name) ->
     _ = [end_child(Sup, Id) || Sup <- [server_sup(Name)], is_pid(Sup),
-                               Id <- [hornbeam_listener, hornbeam_pool]],
+                               Id <- [hornbeam_watcher, hornbeam_listener, hornbeam_pool]],
     case supervisor:terminate_child(?MODULE, Name) of
         ok ->
             _ = supervisor:delete_child(?MODULE, Name),

@@ -31,6 +31,7 @@
 -export([replace/3]).
 -export([recycle/4]).
 -export([reload/1]).
+-export([reload_newest/1]).
 -export([scale/2]).
 -export([await_ready/1]).
 -export([info/1]).
@@ -70,6 +71,8 @@
 -define(ASGI_CONCURRENCY, 1000).
 -define(MIN_BACKOFF_MS, 100).
 -define(MAX_BACKOFF_MS, 30000).
+%% What requests of a worker that was replaced get to end, where files are watched.
+-define(DEVELOPMENT_DRAIN_MS, 1000).
 
 %%% API
 
@@ -150,6 +153,12 @@ recycle(Pool, WorkerId, Worker, Why) ->
 reload(Pool) ->
     gen_server:call(Pool, reload, infinity).
 
+%% @doc The same for files that have changed, without an answer. A reload that is under way begins
+%% anew: what it would bring is out of date.
+-spec reload_newest(pid()) -> ok.
+reload_newest(Pool) ->
+    gen_server:cast(Pool, reload_newest).
+
 %% @doc Have so many workers. Returns when those that were added are ready; see reload/1 for the
 %% timeout.
 -spec scale(pid(), pos_integer()) -> ok | {error, hornbeam_error:reason()}.
@@ -227,6 +236,11 @@ handle_cast({want, WorkerId, Pid, Urgency, Why}, State = #state{slots = Slots0})
         ignored ->
             {noreply, State}
     end;
+handle_cast(reload_newest, State = #state{rollout = Rollout}) ->
+    case hornbeam_rollout:ask_for_newest(Rollout) of
+        {anew, Asked} -> {noreply, advance(begin_reload(State#state{rollout = Asked}))};
+        {later, Asked} -> {noreply, advance(State#state{rollout = Asked})}
+    end;
 handle_cast({enqueue, StreamKey, ArrivalMs}, State = #state{waiting = Waiting}) ->
     Queued = State#state{waiting = hornbeam_waiting:in(StreamKey, ArrivalMs, Waiting)},
     {noreply, wake(ensure_tick(Queued))};
@@ -251,7 +265,7 @@ handle_info({timeout, Timer, {next_start, WorkerId}}, State = #state{slots = Slo
     end;
 handle_info({timeout, _, {stop_drained, Monitor}}, State = #state{slots = Slots}) ->
     case hornbeam_slots:leaving(Monitor, Slots) of
-        {ok, Process} -> hornbeam_worker_life:stop_drained(Process, shutdown_timeout(State));
+        {ok, Process} -> hornbeam_worker_life:stop_drained(Process, drain_timeout(State));
         gone -> ok
     end,
     {noreply, State};
@@ -277,6 +291,13 @@ stop_ms(State = #state{waiting = Waiting}) ->
 
 shutdown_timeout(#state{config = #{shutdown_timeout := TimeoutMs}}) ->
     TimeoutMs.
+
+%% Who develops wants to see the new version, also in streams that clients open again.
+drain_timeout(State = #state{config = #{reload := Reload}}) ->
+    case Reload of
+        false -> shutdown_timeout(State);
+        #{} -> min(?DEVELOPMENT_DRAIN_MS, shutdown_timeout(State))
+    end.
 
 %%% Selection
 
@@ -352,7 +373,7 @@ process_down(left, WorkerId, {Process, Reason}, State) ->
     State.
 
 withdraw(Process = #{load := Load}, Reason, State0) ->
-    hornbeam_load:close(Load),
+    hornbeam_load:retire(Load),
     State = publish(State0),
     hornbeam_worker_life:withdrawn(Process, Reason),
     State.
@@ -501,7 +522,8 @@ log_rollout(reload, ok) ->
 log_rollout({scale, _}, ok) ->
     ok;
 log_rollout(reload, {error, Reason}) ->
-    ?LOG_ERROR(#{what => reload_failed, reason => hornbeam_worker_exit:error_text(Reason)});
+    ?LOG_ERROR(#{what => reload_failed, reason => hornbeam_worker_exit:error_text(Reason)},
+               #{report_cb => fun hornbeam_worker_exit:readable/1});
 log_rollout({scale, _}, {error, Reason}) ->
     ?LOG_ERROR(#{what => scale_failed, reason => hornbeam_worker_exit:error_text(Reason)}).
 

@@ -12,6 +12,7 @@
 %% API
 -export([new/0]).
 -export([ask_for_reload/2]).
+-export([ask_for_newest/1]).
 -export([ask_for_scale/3]).
 -export([next/1]).
 -export([begin_reload/3]).
@@ -36,6 +37,7 @@
     under_way = [] :: [hornbeam_slots:worker_id()],
     total :: non_neg_integer(),
     done = 0 :: non_neg_integer(),
+    %% None where nobody wants to know the outcome.
     waiters :: [waiter()]
 }).
 
@@ -49,7 +51,7 @@
 
 -record(rollout, {
     current = none :: none | #reload{} | #scale{},
-    asked = [] :: [{reload, [waiter(), ...]} | {scale, pos_integer(), waiter()}]
+    asked = [] :: [{reload, [waiter()]} | {scale, pos_integer(), waiter()}]
 }).
 
 -opaque rollout() :: #rollout{}.
@@ -59,12 +61,23 @@ new() ->
     #rollout{}.
 
 -spec ask_for_reload(waiter(), rollout()) -> rollout().
-ask_for_reload(Waiter, Rollout = #rollout{asked = Asked}) ->
+ask_for_reload(Waiter, Rollout) ->
+    ask([Waiter], Rollout).
+
+%% @doc The files have changed, and nobody waits. A reload that is under way has read files that
+%% nobody wants to see served any more: it is to begin anew, with who waits for it.
+-spec ask_for_newest(rollout()) -> {anew | later, rollout()}.
+ask_for_newest(Rollout = #rollout{current = #reload{}}) ->
+    {anew, Rollout};
+ask_for_newest(Rollout) ->
+    {later, ask([], Rollout)}.
+
+ask(New, Rollout = #rollout{asked = Asked}) ->
     case lists:reverse(Asked) of
         [{reload, Waiters} | Earlier] ->
-            Rollout#rollout{asked = lists:reverse(Earlier, [{reload, [Waiter | Waiters]}])};
+            Rollout#rollout{asked = lists:reverse(Earlier, [{reload, New ++ Waiters}])};
         _ ->
-            Rollout#rollout{asked = Asked ++ [{reload, [Waiter]}]}
+            Rollout#rollout{asked = Asked ++ [{reload, New}]}
     end.
 
 -spec ask_for_scale(Count :: pos_integer(), waiter(), rollout()) -> rollout().
@@ -81,10 +94,11 @@ next(#rollout{current = none, asked = [{scale, Count, Waiter} | Asked]}) ->
 next(#rollout{}) ->
     none.
 
-%% @doc Replace these workers by such of that generation.
+%% @doc Replace these workers by such of that generation; also where a former one was under way.
 -spec begin_reload(Generation :: pos_integer(), [hornbeam_slots:worker_id()], rollout()) -> rollout().
 begin_reload(Generation, Ids, Rollout = #rollout{current = Reload = #reload{}}) ->
-    Begun = Reload#reload{generation = Generation, todo = Ids, total = length(Ids)},
+    Begun = Reload#reload{generation = Generation, todo = Ids, total = length(Ids),
+                          under_way = [], done = 0},
     Rollout#rollout{current = Begun}.
 
 %% @doc Wait for these workers, which were added.
@@ -146,7 +160,7 @@ concerns(_, _, #rollout{current = none}) ->
 
 %% @doc It is over, well or not: what it was (of another number, the former one), and who waits.
 -spec finish(rollout()) ->
-    {reload | {scale, Before :: non_neg_integer()}, [waiter(), ...], rollout()}.
+    {reload | {scale, Before :: non_neg_integer()}, [waiter()], rollout()}.
 finish(Rollout = #rollout{current = #reload{waiters = Waiters}}) ->
     {reload, Waiters, Rollout#rollout{current = none}};
 finish(Rollout = #rollout{current = #scale{before = Before, waiter = Waiter}}) ->

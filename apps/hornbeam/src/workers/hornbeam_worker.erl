@@ -137,7 +137,8 @@ kill(OsPid) ->
 init(Args = #{server := Server, worker_id := WorkerId, pool := Pool}) ->
     process_flag(trap_exit, true),
     logger:update_process_metadata(#{hornbeam_server => Server, worker_id => WorkerId}),
-    try open(Args) of
+    #{python := Python, config := Config} = Args,
+    try hornbeam_interpreter:open(Python, [], Config) of
         Port ->
             OsPid = case erlang:port_info(Port, os_pid) of
                 {os_pid, Pid} -> Pid;
@@ -145,7 +146,7 @@ init(Args = #{server := Server, worker_id := WorkerId, pool := Pool}) ->
             end,
             hornbeam_pool:worker_started(Pool, WorkerId, self(), OsPid),
             {ok, #state{args = Args, port = Port, os_pid = OsPid,
-                        limits = hornbeam_recycling:new(maps:get(config, Args)),
+                        limits = hornbeam_recycling:new(Config),
                         writer = hornbeam_writer:start_link(Port),
                         intake = hornbeam_intake:new(Port),
                         backlog = hornbeam_writer:new_backlog(),
@@ -153,7 +154,6 @@ init(Args = #{server := Server, worker_id := WorkerId, pool := Pool}) ->
              {continue, configure}}
     catch
         error:Reason ->
-            #{python := Python} = Args,
             Facts = #{python => unicode:characters_to_binary(Python), message => Reason},
             {stop, {shutdown, {failed, python_not_found, Facts}}}
     end.
@@ -189,7 +189,7 @@ handle_cast({stop, _}, State = #state{phase = stopping}) ->
 handle_cast({stop, _}, State = #state{phase = starting}) ->
     {stop, {shutdown, stopped}, State};
 handle_cast({stop, TimeoutMs}, State = #state{args = #{load := Load, config := Config}}) ->
-    hornbeam_load:close(Load),
+    hornbeam_load:retire(Load),
     hornbeam_hook_registry:leave_all(),
     ok = send({shutdown, TimeoutMs}, State),
     case stop_bound_ms(TimeoutMs, Config) of
@@ -594,17 +594,6 @@ drop_orphans(State = #state{args = #{routes := Routes}}) ->
     lists:foreach(fun(Farewell) -> send(Farewell, State) end, hornbeam_routes:orphans(Routes)).
 
 %%% Start and stop
-
-open(#{python := Python, config := #{env := Env}}) ->
-    Script = filename:join(code:priv_dir(hornbeam), "worker.py"),
-    open_port({spawn_executable, Python}, [
-        {args, [Script]},
-        {env, [{env_text(Name), Value =/= false andalso env_text(Value)}
-               || {Name, Value} <- maps:to_list(Env)]},
-        {packet, 4}, nouse_stdio, binary, exit_status, hide
-    ]).
-
-env_text(Text) -> unicode:characters_to_list(Text).
 
 settings(#{server := Server, worker_id := WorkerId}, Config) ->
     Given = maps:with([app, worker_class, pythonpath, chdir, lifespan, lifespan_timeout,

@@ -7,6 +7,7 @@
 -export([text/1]).
 -export([start_reason/2]).
 -export([error_text/1]).
+-export([readable/1]).
 
 -type reason() :: term().
 %% The exit reason of a worker process, or `{replaced, Why}' for one that had to make room.
@@ -85,3 +86,8 @@ start_reason(Reason, WorkerId) ->
 -spec error_text(hornbeam_error:reason()) -> binary().
 error_text(Reason) ->
     unicode:characters_to_binary(hornbeam_error:format(Reason)).
+
+%% @doc A report whose reason has many lines, as a human reads it; for logger.
+-spec readable(logger:report()) -> {io:format(), [term()]}.
+readable(#{what := What, reason := Reason}) ->
+    {"~ts: ~ts", [What, Reason]}.
