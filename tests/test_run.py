@@ -214,6 +214,42 @@ def test_failure_is_a_sentence_and_a_status(
     assert "crash" not in run.output.text.lower()
 
 
+def test_hangup_of_the_node_reloads(start: Start, tmp_path: Path) -> None:
+    """SIGHUP to the node, not to the script: the new version is served."""
+    source = """
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"first"})
+"""
+    (tmp_path / "live.py").write_text(source)
+    run = start(APP="live:app", APP_DIR=str(tmp_path))
+    url = run.wait_for(READY)[1]
+    assert httpx.get(url).text == "first"
+    (tmp_path / "live.py").write_text(source.replace("first", "another"))
+    (node,) = children(run.process.pid)
+    os.kill(node, signal.SIGHUP)
+    run.wait_for("what: reloaded")
+    assert httpx.get(url).text == "another"
+    (tmp_path / "live.py").write_text("raise ValueError('broken')")
+    os.kill(node, signal.SIGHUP)
+    run.wait_for("reload_failed: .*ValueError: broken")
+    assert httpx.get(url).text == "another"
+
+
+def test_files_are_watched(start: Start, tmp_path: Path) -> None:
+    """`make run OPTS='#{reload => true}'`."""
+    source = (APPS_DIR / "foreground.py").read_text()
+    (tmp_path / "live.py").write_text(source)
+    run = start(APP="live:app", APP_DIR=str(tmp_path), OPTS="#{reload => true}")
+    url = run.wait_for(READY)[1]
+    run.wait_for("what: watching_files")
+    (tmp_path / "live.py").write_text(source + "\nprint('the new version')\n")
+    run.wait_for("the new version")
+    run.wait_for("what: reloaded")
+    assert httpx.get(f"{url}/hello").text == "/hello"
+
+
 def test_port_in_use(start: Start) -> None:
     """The second server names the address that the first one has."""
     first = start()

@@ -59,13 +59,20 @@ def make_client(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False)
 
 
-def make_async_client(url: str, *, connections: int) -> httpx.AsyncClient:
-    """The same for many requests at a time."""
+def make_async_client(
+    url: str, *, connections: int, http2: bool = False
+) -> httpx.AsyncClient:
+    """The same for many requests at a time, by HTTP/2 alone if so wanted."""
     limits = httpx.Limits(
         max_connections=connections, max_keepalive_connections=connections
     )
     return httpx.AsyncClient(
-        base_url=url, timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False
+        base_url=url,
+        timeout=TIMEOUT_SECONDS,
+        limits=limits,
+        trust_env=False,
+        http1=not http2,
+        http2=http2,
     )
 
 

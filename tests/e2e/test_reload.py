@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +21,7 @@ from e2e.talk import closing, connect, take
 from node import Node
 
 SOURCE = (E2E_DIR / "apps" / "reload_app.py").read_text()
+WSGI_SOURCE = (E2E_DIR / "apps" / "reload_wsgi_app.py").read_text()
 VERSION_ONE = 'VERSION = b"one"'
 STARTUP = 'STARTUP = "completes"'
 
@@ -28,10 +31,13 @@ UPLOAD = b"u" * 100_000
 class Deployment:
     """An application in a folder of its own, which is served and changed."""
 
-    def __init__(self, node: Node, folder: Path, options: str) -> None:
+    def __init__(
+        self, node: Node, folder: Path, options: str, source: str = SOURCE
+    ) -> None:
         self.node = node
+        self._source = source
         self._path = folder / "live.py"
-        self.write(SOURCE)
+        self.write(source)
         name = f"reload_{folder.name}"
         url = node.start_server(
             "live:app",
@@ -48,8 +54,8 @@ class Deployment:
         self._path.write_text(source)
 
     def deploy(self, version: str) -> None:
-        assert VERSION_ONE in SOURCE
-        self.write(SOURCE.replace(VERSION_ONE, f'VERSION = b"{version}"'))
+        assert VERSION_ONE in self._source
+        self.write(self._source.replace(VERSION_ONE, f'VERSION = b"{version}"'))
 
     def startup(self, kind: str) -> None:
         assert STARTUP in SOURCE
@@ -68,8 +74,10 @@ class Deployment:
 
 
 @contextmanager
-def deployed(node: Node, folder: Path, options: str) -> Iterator[Deployment]:
-    deployment = Deployment(node, folder, options)
+def deployed(
+    node: Node, folder: Path, options: str, source: str = SOURCE
+) -> Iterator[Deployment]:
+    deployment = Deployment(node, folder, options, source)
 
     try:
         yield deployment
@@ -83,8 +91,9 @@ class Load:
     The block that it is used for fails where one of them was wrong.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, http2: bool = False) -> None:
         self._url = url
+        self._http2 = http2
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.versions: Counter[str] = Counter()
@@ -118,11 +127,15 @@ class Load:
             self._faults.append(exc)
 
     async def _ask_all(self) -> None:
-        async with make_async_client(self._url, connections=16) as client:
+        async with make_async_client(
+            self._url, connections=16, http2=self._http2
+        ) as client:
+            version_of_http = "HTTP/2" if self._http2 else "HTTP/1.1"
 
             async def small() -> None:
                 answer = await client.post("/", content=b"small")
                 assert answer.status_code == 200
+                assert answer.http_version == version_of_http
                 version, body = answer.text.split()
                 assert body == "small"
                 self.versions[version] += 1
@@ -173,6 +186,37 @@ def test_reload_under_load(node: Node, tmp_path: Path, workers: int) -> None:
 
         assert set(load.versions) == {"one", "second", "thethird"}
         assert live.server.worker_facts("worker_id").count("1") >= 1
+
+
+@pytest.mark.parametrize(
+    ("source", "http2"),
+    [
+        pytest.param(SOURCE, True, id="asgi-http2"),
+        pytest.param(WSGI_SOURCE, False, id="wsgi-http1"),
+        pytest.param(WSGI_SOURCE, True, id="wsgi-http2"),
+    ],
+)
+def test_all_replacements_under_load(
+    node: Node, tmp_path: Path, source: str, http2: bool
+) -> None:
+    """WSGI and HTTP/2 as well: reload, recycling and scale, and no request fails."""
+    options = "#{workers => 2, max_requests => 40, max_requests_jitter => 10}"
+
+    with deployed(node, tmp_path, options, source) as live:
+        with Load(live.url, http2=http2) as load:
+            wait_until(
+                lambda: sum(map(int, live.server.worker_facts("restarts"))) >= 3,
+                "workers were replaced",
+            )
+            live.deploy("second")
+            assert live.reload() == "ok"
+            assert live.ask() == "second ?"
+
+            for count in (3, 1):
+                assert live.call(f"scale({live.name}, {count})") == "ok"
+                load.await_more(30)
+
+        assert set(load.versions) == {"one", "second"}
 
 
 def test_import_that_fails(node: Node, tmp_path: Path) -> None:
@@ -232,6 +276,43 @@ def test_websockets_are_told(node: Node, tmp_path: Path) -> None:
         with connect(live.url, "/") as client:
             client.send("after")
             assert take(client) == "after"
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_hangup_of_the_node(fresh_node: Node, tmp_path: Path, is_on: bool) -> None:
+    """`reload_on_sighup` holds from the start of the node: all servers, or its end."""
+    fresh_node.eval(
+        "ok = application:load(hornbeam),"
+        f" application:set_env(hornbeam, reload_on_sighup, {str(is_on).lower()})"
+    )
+    first, second = (tmp_path / name for name in ("first", "other"))
+    first.mkdir()
+    second.mkdir()
+
+    with (
+        deployed_or_gone(fresh_node, first) as one,
+        deployed_or_gone(fresh_node, second) as two,
+    ):
+        for each in (one, two):
+            each.deploy("hungup")
+
+        os.kill(fresh_node.os_pid, signal.SIGHUP)
+
+        if is_on:
+            for each in (one, two):
+                wait_until(lambda each=each: each.ask() == "hungup ?", "it is served")
+        else:
+            wait_until(lambda: not fresh_node.is_alive(), "it has ended")
+
+
+@contextmanager
+def deployed_or_gone(node: Node, folder: Path) -> Iterator[Deployment]:
+    """The same where the node may not be there at the end."""
+    deployment = Deployment(node, folder, "#{}")
+    yield deployment
+
+    if node.is_alive():
+        node.eval(f"hornbeam:stop({deployment.name})")
 
 
 # Recycling.
