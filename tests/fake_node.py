@@ -447,6 +447,7 @@ def make_settings(
         "server": "default",
         "worker_id": 1,
         "window": window,
+        "websocket_drain": Atom("close"),
         **settings,
     }
     return {Atom(name): value for name, value in given.items()}

@@ -14,6 +14,7 @@ __all__ = ("Settings",)
 
 WorkerClass = Literal["asgi", "wsgi", "auto"]
 LifespanMode = Literal["auto", "on", "off"]
+WebSocketDrain = Literal["close", "keep"]
 LoopName = Literal["auto", "uvloop", "asyncio", "trio"]
 
 _Value = TypeVar("_Value")
@@ -42,6 +43,8 @@ class Settings:
     worker_id: int = 1
     window_bytes: int = 65536
     """How much of a body may be under way without being taken, in each direction."""
+    websocket_drain: WebSocketDrain = "close"
+    """Whether open WebSockets are closed at once when the worker is to end."""
 
     @classmethod
     def parse(cls, message: protocol.IncomingMessage) -> Settings:
@@ -133,4 +136,5 @@ _PARSERS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "server": ("server", _text),
     "worker_id": ("worker_id", _positive),
     "window_bytes": ("window", _positive),
+    "websocket_drain": ("websocket_drain", _one_of("close", "keep")),
 }

@@ -246,16 +246,21 @@ class _Worker:
 
     async def _end_requests(self) -> None:
         """Wait for requests, cancel those that take too long."""
-        for session in list(self._sessions.values()):
-            session.go_away()
+        if self._settings.websocket_drain == "close":
+            self._let_go_away()
 
         await self._wait_until_idle(self._shutdown_timeout_s)
+        self._let_go_away()
 
         for session in list(self._sessions.values()):
             session.stop()
 
         self._cancelled.clear()
         await self._wait_until_idle(CANCEL_GRACE_S)
+
+    def _let_go_away(self) -> None:
+        for session in list(self._sessions.values()):
+            session.go_away()
 
     def list_begun(self) -> list[tuple[int, Session | WsgiSession]]:
         """Return the requests whose application runs; from any thread."""

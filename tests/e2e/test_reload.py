@@ -278,6 +278,45 @@ def test_websockets_are_told(node: Node, tmp_path: Path) -> None:
             assert take(client) == "after"
 
 
+def test_websockets_are_kept(node: Node, tmp_path: Path) -> None:
+    """With `keep` they talk on with the former version, and end with it."""
+    options = "#{websocket_drain => keep, shutdown_timeout => 1500}"
+
+    with deployed(node, tmp_path, options) as live:
+        with connect(live.url, "/") as client, connect(live.url, "/") as other:
+            for each in (client, other):
+                each.send("before")
+                assert take(each) == "before"
+
+            live.deploy("second")
+            assert live.reload() == "ok"
+            assert live.ask() == "second ?"
+            assert "draining" in live.server.worker_facts("state")
+            client.send("after")
+            assert take(client) == "after"
+            # Who is done may go, the other is told when the time is over.
+            client.close()
+            assert client.close_code == 1000
+            assert closing(other)[0] == 1012
+
+        wait_until(
+            lambda: live.server.worker_facts("state") == ["ready"], "it has left"
+        )
+
+
+def test_kept_websockets_at_a_stop(node: Node, tmp_path: Path) -> None:
+    """Those of a worker that was replaced are told as all others are."""
+    options = "#{websocket_drain => keep, shutdown_timeout => 60000}"
+
+    with deployed(node, tmp_path, options) as live:
+        with connect(live.url, "/") as client:
+            client.send("before")
+            assert take(client) == "before"
+            assert live.reload() == "ok"
+            assert live.call(f"stop({live.name})") == "ok"
+            assert closing(client)[0] == 1001
+
+
 @pytest.mark.parametrize("is_on", [True, False])
 def test_hangup_of_the_node(fresh_node: Node, tmp_path: Path, is_on: bool) -> None:
     """`reload_on_sighup` holds from the start of the node: all servers, or its end."""
@@ -299,8 +338,9 @@ def test_hangup_of_the_node(fresh_node: Node, tmp_path: Path, is_on: bool) -> No
         os.kill(fresh_node.os_pid, signal.SIGHUP)
 
         if is_on:
-            for each in (one, two):
-                wait_until(lambda each=each: each.ask() == "hungup ?", "it is served")
+            wait_until(
+                lambda: [one.ask(), two.ask()] == ["hungup ?"] * 2, "both are served"
+            )
         else:
             wait_until(lambda: not fresh_node.is_alive(), "it has ended")
 

@@ -128,6 +128,9 @@
     %% Bytes of a frame, and of a whole message, that a client may send. Default 16777216.
     websocket_compress := boolean(),
     %% Whether permessage-deflate is agreed on with clients that offer it. Default false.
+    websocket_drain := close | keep,
+    %% What becomes of WebSockets of a worker that is replaced: closed at once, the default, or when
+    %% `shutdown_timeout' is over.
     proxy_headers := off | [hornbeam_ip:network() | unix, ...],
     %% Peers whose `Forwarded' and `X-Forwarded-*' headers are believed: addresses, networks like
     %% "10.0.0.0/8", and "unix" for the clients of a unix socket. Default `off'.
@@ -227,6 +230,7 @@ defaults() ->
         websocket_ping => 20000,
         websocket_max_frame_size => 16777216,
         websocket_compress => false,
+        websocket_drain => close,
         proxy_headers => off,
         proxy_protocol => false,
         access_log => off,

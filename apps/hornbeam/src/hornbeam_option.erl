@@ -72,6 +72,7 @@ check(websocket_timeout, Value) -> hornbeam_form:time_or_infinity(Value);
 check(websocket_ping, Value) -> hornbeam_form:time_or_infinity(Value);
 check(websocket_max_frame_size, Value) -> hornbeam_form:integer_or_infinity(Value, 1);
 check(websocket_compress, Value) -> hornbeam_form:boolean(Value);
+check(websocket_drain, Value) -> hornbeam_form:one_of(Value, [close, keep]);
 check(proxy_headers, Value) -> check_proxy_headers(Value);
 check(proxy_protocol, Value) -> hornbeam_form:boolean(Value);
 check(access_log, Value) -> check_access_log(Value);

@@ -241,6 +241,10 @@ handle_cast(reload_newest, State = #state{rollout = Rollout}) ->
         {anew, Asked} -> {noreply, advance(begin_reload(State#state{rollout = Asked}))};
         {later, Asked} -> {noreply, advance(State#state{rollout = Asked})}
     end;
+handle_cast(going_away, State = #state{slots = Slots}) ->
+    _ = [hornbeam_routes:tell_going_away(Routes)
+         || #{routes := Routes} <- hornbeam_slots:processes(Slots)],
+    {noreply, State};
 handle_cast({enqueue, StreamKey, ArrivalMs}, State = #state{waiting = Waiting}) ->
     Queued = State#state{waiting = hornbeam_waiting:in(StreamKey, ArrivalMs, Waiting)},
     {noreply, wake(ensure_tick(Queued))};

@@ -242,7 +242,8 @@ stop_by(Name, Pool, DeadlineMs) ->
             %% In this order: one that is accepted now finds the mark, or is told.
             ok = atomics:put(Waiting, ?STOP_BY_MS, DeadlineMs),
             [hornbeam_routes:tell_going_away(Routes) || #worker{routes = Routes} <- Workers],
-            ok;
+            %% It knows those as well that were replaced and have not left yet.
+            gen_server:cast(Pool, going_away);
         %% A successor's, or gone.
         _ ->
             ok

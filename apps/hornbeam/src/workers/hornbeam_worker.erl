@@ -597,7 +597,7 @@ drop_orphans(State = #state{args = #{routes := Routes}}) ->
 
 settings(#{server := Server, worker_id := WorkerId}, Config) ->
     Given = maps:with([app, worker_class, pythonpath, chdir, lifespan, lifespan_timeout,
-                       root_path, loop, threads, window], Config),
+                       root_path, loop, threads, window, websocket_drain], Config),
     Given#{server => atom_to_binary(Server), worker_id => WorkerId}.
 
 send(Message, #state{writer = Writer}) ->
