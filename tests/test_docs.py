@@ -36,6 +36,7 @@ ERRORS = DOCS / "reference" / "errors.md"
 
 PAGES = find_pages()
 BLOCKS = [block for page in PAGES for block in read_blocks(page)]
+OPERATIONS = DOCS / "how-to" / "operations.md"
 RELEASE = DOCS / "how-to" / "rebar3-release.md"
 
 # What is for those who work on the project, not for its users.
@@ -392,6 +393,39 @@ def test_limits_of_http2(docs_node: Node) -> None:
     for row in rows:
         key, value = one_code(row["limit"]), one_code(row["value"])
         assert docs_node.eval(f"maps:get({key}, {options}) =:= {value}") == "true", row
+
+
+def read_proofs(page: Path) -> set[str]:
+    """The tests that a page names: `tests/test_x.py::test_y` and `x_SUITE:y`."""
+    codes = re.findall(r"`([^`\n]+)`", page.read_text())
+    return {code for code in codes if re.search(r"\.py::|_SUITE:", code)}
+
+
+def test_claims_are_proved() -> None:
+    """Each claim of the operations guide names tests, and these exist."""
+    text = OPERATIONS.read_text()
+    rows = list(read_table(text, "what happens", "what follows", "proved by"))
+    assert all(read_code(row["proved by"]) for row in rows)
+    proofs = set().union(*(read_proofs(page) for page in PAGES))
+    assert {code for row in rows for code in read_code(row["proved by"])} <= proofs
+
+    for proof in proofs:
+        if "::" in proof:
+            name, function = proof.split("::")
+            definition = rf"^(?:async )?def {function}\("
+        else:
+            suite, case = proof.split(":")
+            name, definition = f"test/{suite}.erl", rf"^{case}\("
+
+        assert re.search(definition, (ROOT / name).read_text(), re.M), proof
+
+
+def test_limits_of_operations() -> None:
+    """The guide does not tell other defaults."""
+    defaults = {row["option"]: row["default"] for row in read_options()}
+
+    for row in read_table(OPERATIONS.read_text(), "of what", "option", "default"):
+        assert defaults[row["option"]] == row["default"], row
 
 
 def test_variables_of_make_run() -> None:
