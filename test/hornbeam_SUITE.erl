@@ -34,6 +34,8 @@
 -export([servers_do_not_wait_for_each_other/1]).
 -export([application_stopped/1]).
 -export([supervisor_of_the_servers_killed/1]).
+-export([supervisor_killed_while_a_server_starts/1]).
+-export([supervisor_killed_while_a_server_stops/1]).
 -export([names_are_atoms/1]).
 
 -import(hornbeam_test_client, [connect/1, get/2, request/2, response/1, close/1]).
@@ -68,6 +70,8 @@ all() ->
         servers_do_not_wait_for_each_other,
         application_stopped,
         supervisor_of_the_servers_killed,
+        supervisor_killed_while_a_server_starts,
+        supervisor_killed_while_a_server_stops,
         names_are_atoms
     ].
 
@@ -88,7 +92,8 @@ end_per_testcase(Case, Config) ->
     _ = [hornbeam:stop(Name) || Name <- hornbeam_servers_sup:names()],
     ok = hornbeam_test_log:stop(),
     %% What has been started again has other processes.
-    Restarts = [application_not_running, application_stopped, supervisor_of_the_servers_killed],
+    Restarts = [application_not_running, application_stopped, supervisor_of_the_servers_killed,
+                supervisor_killed_while_a_server_starts, supervisor_killed_while_a_server_stops],
     case lists:member(Case, Restarts) of
         true -> ok;
         false -> hornbeam_test_server:check_nothing_left(Config)
@@ -403,16 +408,53 @@ application_stopped(Config) ->
     ?assertEqual(#{}, ranch:info()),
     {ok, _} = application:ensure_all_started(hornbeam).
 
-%% The servers are gone then, and so is everything of theirs; they can be started again.
+%% The servers come back by themselves, where they were; what is stopped stays so.
 supervisor_of_the_servers_killed(Config) ->
-    _ = start(Config, #{}),
-    Old = whereis(hornbeam_servers_sup),
-    exit(Old, kill),
-    until(fun() -> not lists:member(whereis(hornbeam_servers_sup), [Old, undefined]) end),
+    First = start(Config, first, #{server_header => "one", workers => 2}),
+    Second = start(Config, second, #{server_header => "two"}),
+    _ = start(Config, third, #{}),
+    ok = hornbeam:stop(third),
+    Former = hornbeam_test_server:running(Config),
+    exit(whereis(hornbeam_servers_sup), kill),
+    [begin
+        until(fun() -> serves(Port) end),
+        ?assertEqual([Header], hornbeam_test_client:values(<<"server">>, request(Port, "/hello")))
+     end || {Port, Header} <- [{First, <<"one">>}, {Second, <<"two">>}]],
+    ?assertEqual([first, second], hornbeam_servers_sup:names()),
+    ?assertMatch(#{port := First, options := #{workers := 2}}, hornbeam:info(first)),
+    until(fun() -> length(hornbeam_test_server:running(Config)) =:= 3 end),
+    ?assertEqual([], [OsPid || OsPid <- Former, hornbeam_test_server:is_running(OsPid)]),
+    ?assertEqual(ok, hornbeam:stop(first)),
+    exit(whereis(hornbeam_servers_sup), kill),
+    until(fun() -> serves(Second) end),
+    ?assertEqual([second], hornbeam_servers_sup:names()).
+
+%% Whoever asked for it gets an error, and nothing of it stays.
+supervisor_killed_while_a_server_starts(Config) ->
+    Starting = start_in_background(Config, "when_told:app", #{}),
+    until(fun() -> hornbeam_test_server:started(Config) =/= [] end),
+    exit(whereis(hornbeam_servers_sup), kill),
+    ?assertEqual({error, {not_started, #{name => default}}}, await_start(Starting)),
     until(fun() -> hornbeam_test_server:running(Config) =:= [] end),
-    until(fun() -> ranch:info() =:= #{} end),
+    ?assertEqual([], hornbeam_servers_sup:names()),
     Port = start(Config, #{}),
     ?assertMatch(#{status := 200}, request(Port, "/hello")).
+
+%% It is stopped in any case, whatever its supervisor goes through meanwhile.
+supervisor_killed_while_a_server_stops(Config) ->
+    Port = start(Config, #{}),
+    Socket = connect(Port),
+    get(Socket, "/hold?until=go"),
+    await_held(Config),
+    Self = self(),
+    _ = spawn_link(fun() -> Self ! {stopped, hornbeam:stop()} end),
+    until(fun() -> gen_tcp:connect({127, 0, 0, 1}, Port, []) =:= {error, econnrefused} end),
+    exit(whereis(hornbeam_servers_sup), kill),
+    release(Config, "go"),
+    receive {stopped, Result} -> ?assert(lists:member(Result, [ok, {error, {not_started, #{name => default}}}])) end,
+    ?assertEqual([], hornbeam_servers_sup:names()),
+    until(fun() -> hornbeam_test_server:running(Config) =:= [] end),
+    ?assertEqual({error, econnrefused}, gen_tcp:connect({127, 0, 0, 1}, Port, [])).
 
 %% Anything else is a mistake of the caller's.
 names_are_atoms(Config) ->
@@ -421,6 +463,13 @@ names_are_atoms(Config) ->
     ?assertError(function_clause, hornbeam:info(<<"name">>)).
 
 %% Internal.
+
+serves(Port) ->
+    try request(Port, "/hello") of
+        #{status := Status} -> Status =:= 200
+    catch
+        error:{badmatch, {error, _}} -> false
+    end.
 
 start_in_background(Config, App, Options) ->
     Self = self(),

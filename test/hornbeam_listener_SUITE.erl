@@ -33,6 +33,8 @@
 -export([drain_serves_the_queue/1]).
 -export([drain_has_an_end/1]).
 -export([listener_killed/1]).
+-export([listener_of_a_unix_socket_killed/1]).
+-export([ranch_listener_crashes/1]).
 -export([reaper_killed/1]).
 -export([stray_messages/1]).
 
@@ -69,6 +71,8 @@ all() ->
         drain_serves_the_queue,
         drain_has_an_end,
         listener_killed,
+        listener_of_a_unix_socket_killed,
+        ranch_listener_crashes,
         reaper_killed,
         stray_messages
     ].
@@ -379,7 +383,40 @@ listener_killed(Config) ->
     until(fun() -> serves(Port) end),
     ?assertNotEqual(Listener, sup_child(default, hornbeam_listener)),
     ?assertEqual([{hornbeam, default, 1}], maps:keys(ranch:info())),
-    until(fun() -> length(hornbeam_test_server:running(Config)) =:= 1 end).
+    %% With the worker that was there.
+    ?assertMatch([_], hornbeam_test_server:started(Config)).
+
+%% Also at the path of a unix socket, whose file goes with the server.
+listener_of_a_unix_socket_killed(Config) ->
+    %% That of the log is too long for a socket.
+    Folder = string:trim(os:cmd("mktemp -d")),
+    Path = filename:join(Folder, "sock"),
+    _ = start(Config, #{bind => "unix:" ++ Path}),
+    Listener = sup_child(default, hornbeam_listener),
+    exit(Listener, kill),
+    until(fun() -> sup_child(default, hornbeam_listener) =/= Listener end),
+    Connects = fun() -> element(1, gen_tcp:connect({local, Path}, 0, [])) =:= ok end,
+    until(Connects),
+    [Acceptors] = [Pid || {ranch_acceptors_sup, Pid, _, _} <-
+        supervisor:which_children(ranch_server:get_listener_sup({hornbeam, default, 1}))],
+    exit(Acceptors, kill),
+    until(fun() -> not is_process_alive(Acceptors) end),
+    until(Connects),
+    ok = hornbeam:stop(),
+    ?assertEqual(ok, file:del_dir(Folder)).
+
+%% The port that the system chose stays the server's, whoever listens again.
+ranch_listener_crashes(Config) ->
+    Port = start(Config, #{}),
+    Ref = {hornbeam, default, 1},
+    [begin
+        Sup = ranch_server:get_listener_sup(Ref),
+        {_, Pid, _, _} = lists:keyfind(Id, 1, supervisor:which_children(Sup)),
+        exit(Pid, kill),
+        until(fun() -> not is_process_alive(Pid) end),
+        until(fun() -> serves(Port) end)
+     end || Id <- lists:append(lists:duplicate(3, [ranch_conns_sup_sup, ranch_acceptors_sup]))],
+    ?assertMatch([_], hornbeam_test_server:started(Config)).
 
 %% Nobody notices, and idle connections end again.
 reaper_killed(Config) ->

@@ -22,7 +22,7 @@
 -export([orphans_are_found_once/1]).
 -export([orphan_of_a_websocket/1]).
 -export([going_away_is_told/1]).
--export([all_taken/1]).
+-export([all_told/1]).
 -export([table_that_is_gone/1]).
 
 all() ->
@@ -43,7 +43,7 @@ all() ->
         orphans_are_found_once,
         orphan_of_a_websocket,
         going_away_is_told,
-        all_taken,
+        all_told,
         table_that_is_gone
     ].
 
@@ -213,17 +213,17 @@ going_away_is_told(Config) ->
     ok = hornbeam_routes:delete(Routes),
     ?assertEqual(ok, hornbeam_routes:tell_going_away(Routes)).
 
-%% When the worker has died every request is accounted for, with the stream that waits for it.
-all_taken(Config) ->
+%% When the worker has died every stream that waits for it is told so, once.
+all_told(Config) ->
     Routes = routes(Config),
     true = hornbeam_routes:insert(Routes, 1, {self(), 1}, 0),
     true = hornbeam_routes:insert(Routes, 2, {self(), 5}, 0),
     true = hornbeam_routes:detach(Routes, 2),
-    ?assertEqual(
-        [{1, {self(), 1}}, {2, undefined}],
-        lists:sort(hornbeam_routes:take_all(Routes))
-    ),
-    ?assertEqual([], hornbeam_routes:take_all(Routes)).
+    ok = hornbeam_routes:tell_all(Routes, worker_down),
+    ?assertEqual([{{self(), 1}, {worker_down, 1}}], flush()),
+    ?assertEqual(0, hornbeam_routes:count(Routes)),
+    ok = hornbeam_routes:tell_all(Routes, worker_down),
+    ?assertEqual([], flush()).
 
 %% Connections that come late find no table, which is an answer.
 table_that_is_gone(Config) ->

@@ -125,7 +125,8 @@ class _Worker:
         self._lifespan: Lifespan | None = None
         self._is_output_expected = False
         self._held_timer: Timer | None = None
-        # Set when the node asks for the end: seconds for running requests.
+        # Set when the node asks for the end: seconds for running requests. It may ask
+        # again, for less.
         self._shutdown_timeout_s: float | None = None
         self._shutdown_asked: Waiter
         # There while somebody waits for the last request to end.
@@ -494,8 +495,13 @@ class _Worker:
         self._bridge.hub.count_dropped(cast("tuple[Atom, int]", message)[1])
 
     def _handle_shutdown(self, message: IncomingMessage) -> None:
-        self._shutdown_timeout_s = protocol.parse_timeout_ms(message[1])
+        timeout_s = protocol.parse_timeout_ms(message[1])
+
+        self._shutdown_timeout_s = timeout_s
         self._shutdown_asked.set()
+
+        if self._idle is not None and timeout_s is not None:
+            self.runtime.call_later(timeout_s, self._idle.set)
 
 
 def _drop(encoded: bytes) -> None:

@@ -190,7 +190,7 @@ start_checked(Name, Config) ->
     end.
 
 is_running() ->
-    whereis(hornbeam_servers_sup) =/= undefined.
+    whereis(hornbeam_sup) =/= undefined.
 
 invalid_count(Count, Expected) ->
     Text = unicode:characters_to_binary(Expected),

@@ -22,6 +22,7 @@ start(_Type, _Args) ->
 -spec stop(term()) -> ok.
 stop(_State) ->
     ok = hornbeam_hangup:remove(),
+    ok = hornbeam_hurry:remove(),
     hornbeam_tls_log:stop().
 
 start_tree() ->
@@ -32,5 +33,7 @@ start_tree() ->
     ok = hornbeam_groups:create_table(),
     ok = hornbeam_fanout:create_tables(),
     ok = hornbeam_selection:create_table(),
+    ok = hornbeam_servers_sup:create_table(),
+    ok = hornbeam_hurry:install(),
     _ = hornbeam_config:node_option(reload_on_sighup) andalso hornbeam_hangup:install(),
     hornbeam_sup:start_link().

@@ -2,10 +2,12 @@
 
 %% @private One server: workers, pool, listener.
 %%
-%% `one_for_all': the pool owns the tables of its workers and cannot adopt workers that it did not
-%% start, and connections hold places in the pool. The listener is last, so it is the first to end:
-%% it drains the connections while pool and workers still serve them. Behind it stands only what
-%% watches the files, where that was asked for.
+%% `rest_for_one': a listener that has crashed comes back alone, while the workers keep what their
+%% lifespans have made. The pool owns the tables of its workers and does not adopt workers that it did
+%% not start: with a new pool there are new workers, and those of the former leave by themselves (see
+%% {@link hornbeam_worker}); connections hold places in the pool and end with it. The listener is last,
+%% so it is the first to end: it drains the connections while pool and workers still serve them. Behind
+%% it stands only what watches the files, where that was asked for.
 -module(hornbeam_server_sup).
 
 -behaviour(supervisor).
@@ -45,4 +47,4 @@ init({Name, Config, Python, Opened}) ->
           start => {hornbeam_listener, start_link, [Name, Config, Opened]},
           shutdown => infinity}
     ] ++ hornbeam_watcher:child_specs(Name, Config, Python),
-    {ok, {#{strategy => one_for_all, intensity => 10, period => 10}, Children}}.
+    {ok, {#{strategy => rest_for_one, intensity => 10, period => 10}, Children}}.

@@ -3,7 +3,7 @@
 %% @private Root of the tree: services first, the servers that use them after.
 %%
 %% `one_for_one': the services' tables outlive their processes, so servers need not end with them;
-%% and servers are started by calls, which nobody would repeat.
+%% and servers do not need them while they are being restarted.
 -module(hornbeam_sup).
 
 -behaviour(supervisor).
@@ -24,6 +24,7 @@ init([]) ->
     Servers = #{id => hornbeam_servers_sup, start => {hornbeam_servers_sup, start_link, []},
                 type => supervisor, shutdown => infinity},
     Scopes = hornbeam_pubsub:scopes() ++ hornbeam_hook_registry:scopes(),
-    {ok, {#{strategy => one_for_one, intensity => 5, period => 10},
-          [State] ++ hornbeam_groups:child_specs(Scopes) ++ hornbeam_fanout:child_specs() ++
-              hornbeam_hook_registry:child_specs() ++ [Servers]}}.
+    Children = [State] ++ hornbeam_groups:child_specs(Scopes) ++ hornbeam_fanout:child_specs() ++
+        hornbeam_hook_registry:child_specs() ++ [Servers],
+    %% What makes one of them crash may make all of them crash, and then once more.
+    {ok, {#{strategy => one_for_one, intensity => 2 * length(Children), period => 10}, Children}}.

@@ -14,6 +14,7 @@
 
 %% API
 -export([new_opened/1]).
+-export([has_been_open/1]).
 -export([start_link/3]).
 -export([open/1]).
 -export([info/1]).
@@ -38,16 +39,16 @@
     name :: atom(),
     config :: hornbeam_config:config(),
     opened :: opened(),
-    %% The pool that this listener is in front of: both are restarted together.
+    %% The pool that this listener is in front of: a new one has a new listener.
     pool :: pid() | undefined,
     reaper :: pid(),
     connections :: hornbeam_reaper:table(),
     %% Certificates of the moment, and who follows their files, once the listener is open.
     tls :: {hornbeam_tls_store:table(), pid() | undefined} | undefined,
-    %% Ranch listeners that are open, with what `info' shows of each.
-    listeners = [] :: [{ranch:ref(), hornbeam_place:place()}],
+    %% Ranch listeners that are open, with what `info' shows of each, and their supervisors.
+    listeners = [] :: [{ranch:ref(), hornbeam_place:place(), pid()}],
     %% Files of unix sockets among them, as they were made.
-    files = [] :: [{hornbeam_bind:address(), hornbeam_socket_file:identity()}]
+    files = #{} :: #{hornbeam_bind:address() => hornbeam_socket_file:identity()}
 }).
 
 %% Between attempts to open again after a restart, when the address is still taken.
@@ -64,12 +65,19 @@
 -define(MAX_ACCEPTORS, 10).
 %% Poll for connections to be gone while draining.
 -define(DRAIN_POLL_MS, 20).
+%% For connections to write what they were told when the pool has gone.
+-define(DESERTED_MS, 100).
 
 %%% API
 
 -spec new_opened(hornbeam_config:config()) -> opened().
 new_opened(Config) ->
     atomics:new(length(hornbeam_place:all(Config)), []).
+
+%% @doc Whether all addresses were open once, so that whoever started the server has it.
+-spec has_been_open(opened()) -> boolean().
+has_been_open(Opened) ->
+    atomics:get(Opened, 1) =/= 0.
 
 -spec start_link(atom(), hornbeam_config:config(), opened()) -> {ok, pid()} | {error, term()}.
 start_link(Name, Config, Opened) ->
@@ -96,23 +104,11 @@ init({Name, Config, Opened}) ->
     State = #state{name = Name, config = Config, opened = Opened, reaper = Reaper,
                    pool = hornbeam_selection:pool_pid(Name),
                    connections = Connections, tls = new_tls(Config)},
-    %% Listeners of a predecessor that was killed: their connections belong to nobody.
-    Stale = [Ref || {hornbeam, Owner, _} = Ref <- maps:keys(ranch:info()), Owner =:= Name],
-    lists:foreach(fun take_from_predecessor/1, Stale),
-    case atomics:get(Opened, 1) of
-        0 -> {ok, State};
-        _ -> {ok, State, {continue, reopen}}
+    ok = hornbeam_sockets:take_over(Name),
+    case has_been_open(Opened) of
+        false -> {ok, State};
+        true -> {ok, State, {continue, reopen}}
     end.
-
-%% When the supervisor was killed, the predecessor may still be draining; at the end of that it would
-%% stop the listener by its name, which is ours by then. Its pool has gone, so nothing is lost.
-take_from_predecessor(Ref) ->
-    #{hornbeam_listener := Predecessor} = ranch:get_protocol_options(Ref),
-    Monitor = monitor(process, Predecessor),
-    exit(Predecessor, kill),
-    receive {'DOWN', Monitor, process, _, _} -> ok end,
-    _ = ranch:stop_listener(Ref),
-    ok.
 
 -spec handle_continue(reopen, #state{}) -> {noreply, #state{}}.
 handle_continue(reopen, State = #state{name = Name}) ->
@@ -136,7 +132,7 @@ handle_call(open, _From, State0) ->
             {reply, {error, Reason}, State0}
     end;
 handle_call(info, _From, State = #state{listeners = Listeners, connections = Connections}) ->
-    {reply, #{listeners => [hornbeam_place:shown(Ref, Place) || {Ref, Place} <- Listeners],
+    {reply, #{listeners => [hornbeam_place:shown(Ref, Place) || {Ref, Place, _} <- Listeners],
               connections => hornbeam_reaper:connections(Connections)}, State}.
 
 -spec handle_cast(term(), #state{}) -> no_return().
@@ -161,35 +157,42 @@ handle_info({'EXIT', Store, Reason}, State = #state{tls = {Table, Store}}) ->
     ?LOG_ERROR(#{what => tls_store_down, reason => Reason}),
     {ok, Successor} = start_store(State#state{tls = {Table, undefined}}),
     {noreply, Successor};
-handle_info({'EXIT', _, normal}, State) ->
+handle_info({'EXIT', Pid, Reason}, State = #state{listeners = Listeners}) ->
+    case lists:keymember(Pid, 3, Listeners) of
+        %% What made it die may be anywhere: all of it starts anew.
+        true -> {stop, {shutdown, {sockets_down, Reason}}, State};
+        %% One that could not be opened, or who waited for the workers.
+        false -> {noreply, State}
+    end;
+handle_info({listening, Address, File}, State = #state{files = Files})
+        when is_map_key(Address, Files) ->
+    {noreply, State#state{files = Files#{Address := File}}};
+handle_info({listening, _, _}, State) ->
     {noreply, State};
-handle_info({'EXIT', _, Reason}, State) ->
-    {stop, Reason, State};
 handle_info(Message, State) ->
     ?LOG_WARNING(#{what => unexpected_message, message => Message}),
     {noreply, State}.
 
 -spec terminate(term(), #state{}) -> ok.
-terminate(_Reason, State = #state{listeners = Listeners, config = Config}) ->
-    Refs = [Ref || {Ref, _} <- Listeners],
-    _ = [ranch:suspend_listener(Ref) || Ref <- Refs],
-    _ = [hornbeam_socket_file:remove(Address, File) || {Address, File} <- State#state.files],
-    lists:foreach(fun keep_others_file/1, Refs),
+terminate(Reason, State = #state{listeners = Listeners, config = Config}) ->
+    lists:foreach(fun({Ref, _, _}) -> hornbeam_sockets:suspend(Ref) end, Listeners),
+    maps:foreach(fun hornbeam_socket_file:remove/2, State#state.files),
     #{shutdown_timeout := TimeoutMs} = Config,
     DeadlineMs = erlang:monotonic_time(millisecond) + TimeoutMs,
+    end_connections(Reason, State, DeadlineMs),
+    lists:foreach(fun stop_listener/1, Listeners).
+
+%% It is to be back soon.
+end_connections({shutdown, {sockets_down, _}}, _, _) ->
+    ok;
+end_connections(_, State, DeadlineMs) ->
     %% What is left of the time after the drain is for tasks that go on behind their responses.
     ok = hornbeam_selection:stop_by(State#state.name, State#state.pool, DeadlineMs),
-    drain(State, DeadlineMs),
-    lists:foreach(fun stop_listener/1, Refs).
+    drain(State, DeadlineMs).
 
-stop_listener(Ref) ->
-    _ = ranch:stop_listener(Ref),
+stop_listener({Ref, _, Sup}) ->
+    ok = hornbeam_sockets:stop(Ref, Sup),
     ok = hornbeam_connection:forget_options(Ref).
-
-%% At its stop Ranch deletes what is at the path by then. Without options it does not know the path.
-keep_others_file(Ref) ->
-    Opts = ranch:get_transport_options(Ref),
-    ok = ranch:set_transport_options(Ref, Opts#{socket_opts => []}).
 
 %%% Open
 
@@ -220,21 +223,22 @@ with_last_port(N, Address = #{type := tcp, port := 0}, #state{opened = Opened}) 
 with_last_port(_, Address, _) ->
     Address.
 
-remember_port({{hornbeam, _, N} = Ref, {_, #{type := tcp}}}, #state{opened = Opened}) ->
+remember_port({{hornbeam, _, N} = Ref, {_, #{type := tcp}}, _}, #state{opened = Opened}) ->
     ok = atomics:put(Opened, N, ranch:get_port(Ref));
-remember_port({{hornbeam, _, N}, {_, #{type := unix}}}, #state{opened = Opened}) ->
+remember_port({{hornbeam, _, N}, {_, #{type := unix}}, _}, #state{opened = Opened}) ->
     ok = atomics:put(Opened, N, 1).
 
 open_all([], Opened, State) ->
-    Files = [{Address, hornbeam_socket_file:identity(Address)} || {_, {_, Address}} <- Opened],
+    Files = maps:from_list([{Address, hornbeam_socket_file:identity(Address)}
+                            || {_, {_, Address = #{type := unix}}, _} <- Opened]),
     {ok, State#state{listeners = lists:reverse(Opened), files = Files}};
-open_all([Listener = {Ref, Place = {_, Address}} | Rest], Opened, State) ->
+open_all([{Ref, Place = {_, Address}} | Rest], Opened, State) ->
     case start_listener(Ref, Place, State) of
-        {ok, _} ->
-            open_all(Rest, [Listener | Opened], State);
+        {ok, Sup} ->
+            open_all(Rest, [{Ref, Place, Sup} | Opened], State);
         {error, Reason} ->
             ok = hornbeam_connection:forget_options(Ref),
-            lists:foreach(fun stop_listener/1, [Earlier || {Earlier, _} <- Opened]),
+            lists:foreach(fun stop_listener/1, Opened),
             {error, bind_error(Reason, Address)}
     end.
 
@@ -242,17 +246,13 @@ start_listener(Ref, {Kind, Address}, State = #state{config = Config}) ->
     case hornbeam_socket_file:check_free(Address) of
         ok ->
             ok = hornbeam_connection:set_options(Ref, protocol_opts(Kind, State)),
-            ranch:start_listener(Ref, ranch_tcp, transport_opts(Address, Config),
-                                 hornbeam_connection, #{hornbeam_listener => self()});
+            hornbeam_sockets:open(Ref, transport_opts(Address, Config));
         {error, Reason} ->
             {error, Reason}
     end.
 
 bind_error(eaddrinuse, #{text := Text}) ->
     {address_in_use, #{address => Text}};
-%% Ranch unwraps some of the reasons only.
-bind_error({{shutdown, {failed_to_start_child, _, {listen_error, _, Reason}}}, _}, Address) ->
-    bind_error(Reason, Address);
 bind_error(Reason, #{text := Text}) ->
     Message = case is_atom(Reason) of
         true -> inet:format_error(Reason);
@@ -264,10 +264,14 @@ transport_opts(Address, Config) ->
     #{max_connections := Wanted, socket_mode := SocketMode} = Config,
     MaxConnections = hornbeam_descriptors:max_connections(Wanted, hornbeam_descriptors:limit()),
     Acceptors = min(?MAX_ACCEPTORS, MaxConnections),
+    Listener = self(),
     #{
         socket_opts => socket_opts(Address, Config),
-        %% Before anybody is accepted.
-        post_listen_callback => fun(_) -> hornbeam_socket_file:set_mode(Address, SocketMode) end,
+        %% Before anybody is accepted; also when Ranch listens again after a crash of its own.
+        post_listen_callback => fun(_) ->
+            Listener ! {listening, Address, hornbeam_socket_file:identity(Address)},
+            hornbeam_socket_file:set_mode(Address, SocketMode)
+        end,
         num_acceptors => Acceptors,
         %% Ranch counts for each of its connection supervisors by itself.
         num_conns_sups => Acceptors,
@@ -359,8 +363,10 @@ drain(State, DeadlineMs) ->
         Pids -> await_gone(Pids, State, DeadlineMs)
     end.
 
-await_gone(Pids, State, DeadlineMs) ->
-    case erlang:monotonic_time(millisecond) >= DeadlineMs orelse is_deserted(State) of
+await_gone(Pids, State, DeadlineMs0) ->
+    NowMs = erlang:monotonic_time(millisecond),
+    DeadlineMs = drain_deadline_ms(NowMs, DeadlineMs0, State),
+    case NowMs >= DeadlineMs of
         true ->
             ?LOG_WARNING(#{what => drain_timeout, connections => length(Pids)});
         false ->
@@ -373,6 +379,10 @@ await_gone(Pids, State, DeadlineMs) ->
     end.
 
 %% Without the pool no response can come any more.
-is_deserted(#state{name = Name}) ->
+drain_deadline_ms(NowMs, DeadlineMs, #state{name = Name}) ->
     Pool = hornbeam_selection:pool_pid(Name),
-    not (is_pid(Pool) andalso is_process_alive(Pool)).
+    case {hornbeam_hurry:is_asked(), is_pid(Pool) andalso is_process_alive(Pool)} of
+        {true, _} -> NowMs;
+        {false, true} -> DeadlineMs;
+        {false, false} -> min(DeadlineMs, NowMs + ?DESERTED_MS)
+    end.

@@ -185,9 +185,11 @@ info(Pool) ->
 init({Name, Config = #{max_queue := MaxQueue}, Python}) ->
     process_flag(trap_exit, true),
     logger:update_process_metadata(#{hornbeam_server => Name}),
+    Sup = hornbeam_selection:workers_sup(Name),
+    %% Without it no worker can be started, and none runs.
+    _ = monitor(process, Sup, [{tag, workers_sup_down}]),
     State = #state{name = Name, config = Config, python = Python,
-                   waiting = hornbeam_waiting:new(MaxQueue),
-                   sup = hornbeam_selection:workers_sup(Name),
+                   waiting = hornbeam_waiting:new(MaxQueue), sup = Sup,
                    started_ms = erlang:monotonic_time(millisecond)},
     {ok, publish(State), {continue, start_workers}}.
 
@@ -253,7 +255,7 @@ handle_cast({leave_queue, StreamKey}, State = #state{waiting = Waiting}) ->
 handle_cast(released, State) ->
     {noreply, wake(State)}.
 
--spec handle_info(term(), #state{}) -> {noreply, #state{}}.
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
 handle_info({{worker_down, WorkerId}, Monitor, process, _Pid, Reason}, State = #state{}) ->
     #state{slots = Slots0} = State,
     {What, Process, Slots} = hornbeam_slots:down(WorkerId, Monitor, Reason, now_ms(), Slots0),
@@ -261,6 +263,8 @@ handle_info({{worker_down, WorkerId}, Monitor, process, _Pid, Reason}, State = #
     {noreply, advance(Down)};
 handle_info({{waiting_down, StreamKey}, _, process, _, _}, State = #state{waiting = Waiting}) ->
     {noreply, State#state{waiting = hornbeam_waiting:leave(StreamKey, Waiting)}};
+handle_info({workers_sup_down, _, process, _, Reason}, State) ->
+    {stop, {shutdown, {workers_sup_down, Reason}}, State};
 handle_info({timeout, Timer, {next_start, WorkerId}}, State = #state{slots = Slots0}) ->
     case hornbeam_slots:timer_due(WorkerId, Timer, Slots0) of
         {start, Slots} -> {noreply, advance(start_worker(WorkerId, State#state{slots = Slots}))};
@@ -283,8 +287,8 @@ handle_info(Message, State) ->
 %% The workers end here, side by side, rather than by their supervisor after this process: their
 %% tables belong to this one.
 -spec terminate(term(), #state{}) -> ok.
-terminate(_Reason, State = #state{name = Name, slots = Slots, sup = Sup}) ->
-    ok = hornbeam_selection:withdraw(Name, Sup),
+terminate(_Reason, State = #state{name = Name, slots = Slots}) ->
+    ok = hornbeam_selection:withdraw(Name),
     hornbeam_worker_life:stop_all(hornbeam_slots:processes(Slots), stop_ms(State)).
 
 stop_ms(State = #state{waiting = Waiting}) ->
@@ -377,7 +381,7 @@ process_down(left, WorkerId, {Process, Reason}, State) ->
     State.
 
 withdraw(Process = #{load := Load}, Reason, State0) ->
-    hornbeam_load:retire(Load),
+    hornbeam_load:close(Load),
     State = publish(State0),
     hornbeam_worker_life:withdrawn(Process, Reason),
     State.

@@ -19,6 +19,7 @@
 %% API
 -export([new/0]).
 -export([delete/1]).
+-export([set_heir/2]).
 -export([insert/4]).
 -export([count/1]).
 -export([done/2]).
@@ -31,7 +32,7 @@
 -export([expire/2]).
 -export([orphans/1]).
 -export([tell_going_away/1]).
--export([take_all/1]).
+-export([tell_all/2]).
 
 -export_type([routes/0, stream_key/0]).
 
@@ -54,6 +55,12 @@ new() ->
 -spec delete(routes()) -> ok.
 delete(Routes) ->
     true = ets:delete(Routes),
+    ok.
+
+%% @doc The worker, which gets the table if the caller, who owns it, is killed.
+-spec set_heir(routes(), pid()) -> ok.
+set_heir(Routes, Worker) ->
+    true = ets:setopts(Routes, {heir, Worker, ?MODULE}),
     ok.
 
 %% @doc Register the calling connection's stream; `false' when the worker's life is over.
@@ -186,13 +193,15 @@ tell_going_away(Routes) ->
 tell_one_going_away({Id, Pid, StreamId}) ->
     Pid ! {{Pid, StreamId}, {going_away, Id}}.
 
-%% @doc Empty the table: every request with the stream that waits for it, if one does.
--spec take_all(routes()) -> [{hornbeam_protocol:request_id(), stream_key() | undefined}].
-take_all(Routes) ->
+%% @doc The worker's life is over: tell the streams that wait for it why, and forget them.
+-spec tell_all(routes(), worker_down | worker_replaced) -> ok.
+tell_all(Routes, Word) ->
     Rows = ets:tab2list(Routes),
     true = ets:delete_all_objects(Routes),
-    [{Id, case Pid of undefined -> undefined; _ -> {Pid, StreamId} end}
-     || {Id, Pid, StreamId, _, _} <- Rows].
+    lists:foreach(fun({Id, Pid, StreamId, _, _}) -> tell_one(Pid, StreamId, {Word, Id}) end, Rows).
+
+tell_one(undefined, _, _) -> ok;
+tell_one(Pid, StreamId, Message) -> Pid ! {{Pid, StreamId}, Message}.
 
 lookup(Routes, Id) ->
     try ets:lookup(Routes, Id)

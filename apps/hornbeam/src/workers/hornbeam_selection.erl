@@ -16,8 +16,10 @@
 -export([create_table/0]).
 -export([register_workers_sup/1]).
 -export([workers_sup/1]).
+-export([all_workers_sups/0]).
 -export([publish/5]).
--export([withdraw/2]).
+-export([withdraw/1]).
+-export([forget/1]).
 -export([pool_pid/1]).
 -export([worker_class/1]).
 -export([gathers_bodies/1]).
@@ -88,11 +90,22 @@ publish(Name, Workers, MaxConcurrency, Waiting, WorkerClass) ->
 
 %% @doc Called by the pool at its end. Takes only its own row: if the server's supervisor was
 %% killed, a successor may be there already.
--spec withdraw(atom(), WorkersSup :: pid()) -> ok.
-withdraw(Name, WorkersSup) ->
+-spec withdraw(atom()) -> ok.
+withdraw(Name) ->
     true = ets:match_delete(?TABLE, {Name, self(), '_', '_', '_', '_'}),
-    true = ets:delete_object(?TABLE, {{workers_sup, Name}, WorkersSup}),
     ok.
+
+%% @doc The server was stopped: nothing of it stays, also not of a pool that was killed.
+-spec forget(atom()) -> ok.
+forget(Name) ->
+    true = ets:delete(?TABLE, Name),
+    true = ets:delete(?TABLE, {workers_sup, Name}),
+    ok.
+
+%% @doc The supervisors of the workers of all servers.
+-spec all_workers_sups() -> [pid()].
+all_workers_sups() ->
+    [Sup || [Sup] <- ets:match(?TABLE, {{workers_sup, '_'}, '$1'})].
 
 -spec pool_pid(atom()) -> pid() | undefined.
 pool_pid(Name) ->

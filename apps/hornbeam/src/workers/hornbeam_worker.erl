@@ -13,7 +13,8 @@
 %%
 %% The Erlang process and the OS process live and die together: when the port closes, this process
 %% ends with a `{shutdown, _}' reason that says why; when this process ends, the port is closed and
-%% an OS process that does not leave by itself is killed. Restarting is the pool's business.
+%% an OS process that does not leave by itself is killed. Restarting is the pool's business; without
+%% the pool that has started it a worker is of no use, and leaves.
 -module(hornbeam_worker).
 
 -behaviour(gen_server).
@@ -23,6 +24,7 @@
 %% API
 -export([start_link/1]).
 -export([stop/2]).
+-export([hurry/1]).
 -export([publish/2]).
 -export([probe/1]).
 -export([info/1]).
@@ -104,6 +106,11 @@ start_link(Args) ->
 stop(Worker, TimeoutMs) ->
     gen_server:cast(Worker, {stop, TimeoutMs}).
 
+%% @doc Have one that is ending end soon. Whatever it was asked before, it is the last that is asked of it.
+-spec hurry(pid()) -> ok.
+hurry(Worker) ->
+    gen_server:cast(Worker, hurry).
+
 %% @doc Hand on an encoded `publish' message. A worker that does not read loses it, and is told how
 %% many it has lost.
 -spec publish(pid(), hornbeam_protocol:encoded()) -> ok.
@@ -136,6 +143,7 @@ kill(OsPid) ->
 -spec init(start_args()) -> {ok, #state{}, {continue, configure}} | {stop, term()}.
 init(Args = #{server := Server, worker_id := WorkerId, pool := Pool}) ->
     process_flag(trap_exit, true),
+    _ = monitor(process, Pool, [{tag, pool_down}]),
     logger:update_process_metadata(#{hornbeam_server => Server, worker_id => WorkerId}),
     #{python := Python, config := Config} = Args,
     try hornbeam_interpreter:open(Python, [], Config) of
@@ -183,22 +191,20 @@ handle_call(info, _From, State = #state{args = Args}) ->
         memory_bytes => hornbeam_recycling:resident_bytes(State#state.os_pid)
     }, State}.
 
--spec handle_cast({stop, timeout()}, #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
+-spec handle_cast({stop, timeout()} | hurry, #state{}) ->
+    {noreply, #state{}} | {stop, term(), #state{}}.
+handle_cast(hurry, State = #state{phase = stopping}) ->
+    {noreply, say_shutdown(0, State)};
+handle_cast(hurry, State) ->
+    {noreply, State};
 handle_cast({stop, _}, State = #state{phase = stopping}) ->
     {noreply, State};
 handle_cast({stop, _}, State = #state{phase = starting}) ->
     {stop, {shutdown, stopped}, State};
-handle_cast({stop, TimeoutMs}, State = #state{args = #{load := Load, config := Config}}) ->
-    hornbeam_load:retire(Load),
+handle_cast({stop, TimeoutMs}, State = #state{args = #{load := Load}}) ->
+    hornbeam_load:close(Load),
     hornbeam_hook_registry:leave_all(),
-    ok = send({shutdown, TimeoutMs}, State),
-    case stop_bound_ms(TimeoutMs, Config) of
-        infinity -> ok;
-        BoundMs ->
-            _ = erlang:start_timer(BoundMs, self(), stop),
-            ok
-    end,
-    {noreply, State#state{phase = stopping}}.
+    {noreply, say_shutdown(TimeoutMs, State#state{phase = stopping})}.
 
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
 handle_info({Port, {data, Packet}}, State = #state{port = Port, intake = Intake0}) ->
@@ -216,6 +222,12 @@ handle_info({hornbeam_invoke, Caller, Ref, Invocation}, State = #state{hooks = H
     {noreply, tell_hooks(hornbeam_worker_hooks:invoke(Caller, Ref, Invocation, Hooks), State)};
 handle_info({hornbeam_credit, Ref, Count}, State = #state{hooks = Hooks}) ->
     {noreply, tell_hooks(hornbeam_worker_hooks:credit(Ref, Count, Hooks), State)};
+%% What it has is cancelled: the connections end with the pool as well.
+handle_info({pool_down, _, process, _, _}, State) ->
+    handle_cast({stop, 0}, State);
+handle_info({'ETS-TRANSFER', Routes, _, _}, State) ->
+    ok = hornbeam_routes:tell_all(Routes, worker_down),
+    {noreply, State};
 handle_info({'DOWN', Monitor, process, _, _} = Message, State = #state{hooks = Hooks}) ->
     case hornbeam_worker_hooks:process_down(Monitor, Hooks) of
         unknown ->
@@ -624,6 +636,21 @@ worker_id(#state{args = #{worker_id := WorkerId}}) ->
 now_ms() ->
     erlang:monotonic_time(millisecond).
 
+%% The time is over earlier where it is said again.
+say_shutdown(TimeoutMs0, State = #state{args = #{config := Config}}) ->
+    TimeoutMs = case hornbeam_hurry:is_asked() of
+        true -> 0;
+        false -> TimeoutMs0
+    end,
+    ok = send({shutdown, TimeoutMs}, State),
+    case hornbeam_hurry:bound_ms(stop_bound_ms(TimeoutMs, Config)) of
+        infinity -> ok;
+        BoundMs ->
+            _ = erlang:start_timer(BoundMs, self(), stop),
+            ok
+    end,
+    State.
+
 stop_bound_ms(infinity, _) -> infinity;
 stop_bound_ms(_, #{lifespan_timeout := infinity}) -> infinity;
 stop_bound_ms(TimeoutMs, #{lifespan_timeout := LifespanMs}) ->
@@ -634,7 +661,7 @@ stop_bound_ms(TimeoutMs, #{lifespan_timeout := LifespanMs}) ->
 stop_now(State = #state{port = Port, args = #{config := Config}}) ->
     #{shutdown_timeout := TimeoutMs} = Config,
     ok = send({shutdown, TimeoutMs}, State),
-    wait_for_exit(Port, stop_bound_ms(TimeoutMs, Config)).
+    wait_for_exit(Port, hornbeam_hurry:bound_ms(stop_bound_ms(TimeoutMs, Config))).
 
 wait_for_exit(Port, TimeoutMs) ->
     receive

@@ -26,6 +26,8 @@ start(WorkersSup, Given = #{worker_id := WorkerId}, Generation) ->
     case hornbeam_workers_sup:start_worker(WorkersSup, Args) of
         {ok, Pid} ->
             Monitor = monitor(process, Pid, [{tag, {worker_down, WorkerId}}]),
+            %% If this process is killed, the worker tells those who wait for it.
+            ok = hornbeam_routes:set_heir(Routes, Pid),
             {ok, #{pid => Pid, monitor => Monitor, routes => Routes, load => Load,
                    generation => Generation}};
         {error, Reason} ->
@@ -57,16 +59,19 @@ look_later(Monitor) ->
 discard(#{pid := Pid}) ->
     hornbeam_worker:stop(Pid, 0).
 
-%% @doc End them side by side, and wait for that.
+%% @doc End them side by side, wait for that, and tell those who wait for them still.
 %%
 %% No timeout: a worker bounds its own end, and the pool's supervisor bounds this wait.
 -spec stop_all([hornbeam_slots:process()], TimeoutMs :: timeout()) -> ok.
 stop_all(Processes, TimeoutMs) ->
-    _ = [hornbeam_worker:stop(Pid, TimeoutMs) || #{pid := Pid} <- Processes],
+    lists:foreach(fun(#{pid := Pid, load := Load}) ->
+                      hornbeam_load:close(Load),
+                      hornbeam_worker:stop(Pid, TimeoutMs)
+                  end, Processes),
     lists:foreach(fun await_down/1, Processes).
 
 await_down(Process = #{monitor := Monitor}) ->
-    receive {{worker_down, _}, Monitor, process, _, Reason} -> end_os_process(Process, Reason) end.
+    receive {{worker_down, _}, Monitor, process, _, Reason} -> withdrawn(Process, Reason) end.
 
 %% @doc It has ended, and is no longer published: those who wait for it are told.
 -spec withdrawn(hornbeam_slots:process(), hornbeam_worker_exit:reason()) -> ok.
@@ -77,8 +82,7 @@ withdrawn(Process = #{routes := Routes}, Reason) ->
         {shutdown, stopped} -> worker_replaced;
         _ -> worker_down
     end,
-    _ = [Pid ! {{Pid, StreamId}, {Word, Id}}
-         || {Id, {Pid, StreamId}} <- hornbeam_routes:take_all(Routes)],
+    ok = hornbeam_routes:tell_all(Routes, Word),
     hornbeam_routes:delete(Routes).
 
 %% A worker that was killed could not do that itself.
