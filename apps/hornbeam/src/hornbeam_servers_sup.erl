@@ -58,6 +58,13 @@ start_server(Name, Config, Python) ->
 %% What takes time is done in the server's own supervisor: other servers do not wait for it.
 -spec stop_server(atom()) -> ok | {error, not_found}.
 stop_server(Name) ->
+    try end_and_forget(Name)
+    catch
+        %% All servers have ended, with the application.
+        exit:{noproc, ?MODULE} -> {error, not_found}
+    end.
+
+end_and_forget(Name) ->
     true = ets:delete(?TABLE, Name),
     _ = [end_child(Sup, Id) || Sup <- [server_sup(Name)], is_pid(Sup),
                                Id <- [hornbeam_watcher, hornbeam_listener, hornbeam_pool]],
