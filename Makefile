@@ -90,7 +90,7 @@ ct: ## run the Erlang test suites
 
 pytest: ## run the Python test suite
 	@$(VENV_PYTHON) -m coverage erase
-	@$(VENV_PYTHON) -m pytest --cov --cov-report=term
+	@$(VENV_PYTHON) -m pytest -n auto --dist worksteal --cov --cov-report=term
 
 # Some of the cases by CASES='6.* 12.1.1'.
 conformance: ## run Autobahn's WebSocket cases; minutes, and needs a Python 2.7

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Runs every check and test, goes on after a failure, and sums up at the end. Each check of
-# style or types counts as one.
+# style or types counts as one. They run beside the Erlang suites, which wait a lot, and are
+# shown after them.
 set -u
 
 cd "$(dirname "$0")/.." || exit
 mkdir -p build
 log=build/test.log
+checks="lint types xref dialyzer edoc"
 passed=0
 failed=0
 summary=""
@@ -36,8 +38,23 @@ run() { # run STEP: its output on the screen and in the log; gives the status of
     status=$(cat build/test.status)
 }
 
-check() { # check STEP: it has no tests to count
-    run "$1"
+run_quietly() { # run_quietly STEP...: one by one, each with a log and a status of its own
+    trap 'kill "$step_pid"; exit 1' TERM
+
+    for step; do
+        make --no-print-directory PREPARED=1 "$step" > "build/test-$step.log" 2>&1 &
+        step_pid=$!
+        wait "$step_pid"
+        echo $? > "build/test-$step.status"
+    done
+}
+
+show() { # show STEP: what it wrote; it has no tests to count
+    echo
+    echo "== $1"
+    cat "build/test-$1.log"
+    status=$(cat "build/test-$1.status")
+
     if [ "$status" = 0 ]; then
         count "$1" 0 1 0
     else
@@ -50,9 +67,15 @@ if ! make --no-print-directory test-build; then
     exit 1
 fi
 
-for step in lint types xref dialyzer edoc; do
-    check "$step"
+for step in $checks; do
+    rm -f "build/test-$step.log" "build/test-$step.status"
 done
+
+# shellcheck disable=SC2086  # a list of words
+run_quietly $checks &
+checks_pid=$!
+# Ctrl-C reaches everything but what runs in the background.
+trap 'kill "$checks_pid" 2> /dev/null; exit 130' INT TERM
 
 run eunit
 broken=$(number ', ' ' failures')
@@ -60,6 +83,13 @@ count eunit "$status" "$(($(number '' ' tests') - broken))" "$broken"
 
 run ct
 count ct "$status" "$(number '(All|Passed) ' ' tests')" "$(number 'Failed ' ' tests')"
+
+wait "$checks_pid"
+trap - INT TERM
+
+for step in $checks; do
+    show "$step"
+done
 
 run pytest
 count pytest "$status" "$(number '' ' passed')" "$(($(number '' ' failed') + $(number '' ' error')))"

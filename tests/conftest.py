@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -10,6 +11,15 @@ from pathlib import Path
 import pytest
 
 from node import APPS_DIR, Node
+
+MAX_PROCESSES = 8
+"""Each of them has a node of its own."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores, since tests wait for the half of their time."""
+    return min(len(os.sched_getaffinity(0)) + 1, MAX_PROCESSES)
 
 
 @pytest.fixture(scope="session")

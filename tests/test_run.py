@@ -100,6 +100,8 @@ class Run:
 
 def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # Tests under nohup would hand down that it is ignored.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 Start = Callable[..., Run]
