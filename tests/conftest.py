@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -20,6 +22,33 @@ MAX_PROCESSES = 8
 def pytest_xdist_auto_num_workers() -> int:
     """One process more than cores, since tests wait for the half of their time."""
     return min(len(os.sched_getaffinity(0)) + 1, MAX_PROCESSES)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
+    """Do without coverage of this process where only that of the workers counts.
+
+    Following the lines of clients and oracles takes more time than to run them.
+    """
+    trace, trace_threads = sys.gettrace(), threading.gettrace()
+    is_coverage = type(trace).__module__.startswith("coverage")
+
+    if not (is_coverage and _is_unmeasured(item)):
+        return (yield)
+
+    sys.settrace(None)
+    threading.settrace(None)
+
+    try:
+        return (yield)
+    finally:
+        threading.settrace(trace_threads)
+        sys.settrace(trace)
+
+
+def _is_unmeasured(item: pytest.Item) -> bool:
+    is_client = item.path.parent.name in ("e2e", "conformance")
+    return is_client or item.get_closest_marker("unmeasured") is not None
 
 
 @pytest.fixture(scope="session")

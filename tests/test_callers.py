@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many callers of one worker at once: no wrong answer, no hang.
 
-For some seconds; with HORNBEAM_FULL=1 for a minute.
+For a second; with HORNBEAM_FULL=1 for a minute.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import pytest
 from node import Node
 from test_scenarios import FUNCTIONS
 
-SECONDS = 60 if os.environ.get("HORNBEAM_FULL") == "1" else 3
+SECONDS = 60 if os.environ.get("HORNBEAM_FULL") == "1" else 1
+# Long enough for all requests to be there before the first one ends.
+WSGI_SECONDS = max(SECONDS, 4)
 GRACE_S = 60
 MAX_BLOCKED_MS = 250.0
 """Generous, for machines that do other things; a blocked call would take a second."""
@@ -51,7 +53,7 @@ def test_many_callers(url: str, kind: str) -> None:
     """200 threads, 200 tasks, and both, with each answer checked."""
     answer = ask(url, kind)
     assert answer["wrong"] == []
-    assert answer["calls"] > 1000
+    assert answer["calls"] > 200
 
 
 def test_thread_while_the_loop_is_blocked(url: str) -> None:
@@ -61,14 +63,14 @@ def test_thread_while_the_loop_is_blocked(url: str) -> None:
     assert answer["max_ms"] < MAX_BLOCKED_MS
 
 
-@pytest.mark.timeout(SECONDS + 2 * GRACE_S)
+@pytest.mark.timeout(WSGI_SECONDS + 2 * GRACE_S)
 def test_wsgi_threads(node: Node) -> None:
     """Each request of a WSGI application calls from a thread of its own."""
     node.eval(FUNCTIONS)
     threads = 16
     options = (
         f"#{{threads => {threads}, timeout => infinity,"
-        f' env => #{{"SECONDS" => "{SECONDS}"}}}}'
+        f' env => #{{"SECONDS" => "{WSGI_SECONDS}"}}}}'
     )
     app = "apps.scenarios.load_wsgi:application"
     url = node.start_server(app, options, name="callers_wsgi", app_dir="tests")
@@ -78,5 +80,5 @@ def test_wsgi_threads(node: Node) -> None:
 
     node.stop_server("callers_wsgi")
     assert [answer["wrong"] for answer in answers] == [[]] * threads
-    assert sum(answer["calls"] for answer in answers) > 1000
+    assert sum(answer["calls"] for answer in answers) > 200
     assert len({answer["thread"] for answer in answers}) == threads

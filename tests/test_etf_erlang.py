@@ -61,6 +61,7 @@ few_examples = settings(
 # A real runtime.
 
 
+@pytest.mark.unmeasured
 @each_codec
 @few_examples
 @given(batch=many_values)
@@ -80,6 +81,7 @@ def test_erlang_reads_what_python_writes(
     assert set(oracle.ask("same_as_text", items)) == {YES}
 
 
+@pytest.mark.unmeasured
 @each_codec
 @few_examples
 @given(batch=many_values)

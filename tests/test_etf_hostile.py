@@ -347,6 +347,7 @@ def faulty_value(seed: int) -> object:
     return random_value(random.Random(seed), 4)
 
 
+@pytest.mark.unmeasured
 @each_codec
 def test_nothing_leaks(codec: Codec) -> None:
     """100,000 operations, half of them failing, leave no memory behind.
@@ -380,6 +381,7 @@ def _resident_kib() -> int:
     return pages * resource.getpagesize() // 1024
 
 
+@pytest.mark.unmeasured
 @each_codec
 def test_references_are_balanced(codec: Codec) -> None:
     """Shared objects have as many references after the work as before."""

@@ -634,6 +634,7 @@ def take_part(node: FakeNode, request_id: int) -> Any:
     return None
 
 
+@pytest.mark.unmeasured
 def test_upload_takes_a_window(start: Start) -> None:
     """50 MB go through an application that takes them, a window at a time."""
     size, part = 50_000_000, bytes(range(250)) * 64

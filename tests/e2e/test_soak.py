@@ -13,7 +13,7 @@ from e2e.soak import Client, Result, Wrong, soak
 from node import Node
 
 SOCKETS = 200
-SECONDS = 8.0
+SECONDS = 4.0
 
 
 def test_echoes(node: Node) -> None:
