@@ -51,7 +51,7 @@ def test_short_selection_is_strictly_ok(
 ) -> None:
     """Every case of the selection is OK, none NON-STRICT or UNIMPLEMENTED."""
     with echo_server(node) as url:
-        report = run(wstest, url, tmp_path, cases=SHORT_CASES, timeout=100)
+        report = run(wstest, url, tmp_path, cases=SHORT_CASES, timeout=300)
 
     assert report.faults() == []
     assert report.announced > 250

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import random
 import re
@@ -17,8 +16,8 @@ import pytest
 
 from e2e.apps.fastapi_flow import BARRIER_SIZE
 from e2e.support import (
+    ask_many,
     env_option,
-    make_async_client,
     make_client,
     open_gate,
     serving,
@@ -489,19 +488,9 @@ def test_many_requests(client: httpx.Client) -> None:
     """All are answered, and handlers that sleep do so side by side."""
     url = str(client.base_url)
     started = time.monotonic()
-    statuses = asyncio.run(_ask_many(url))
-    assert statuses == [200] * MANY_REQUESTS
+    answers = ask_many(
+        url, "GET", "/sleep", times=MANY_REQUESTS, connections=MANY_AT_A_TIME
+    )
+    assert [answer.status for answer in answers] == [200] * MANY_REQUESTS
     # One after the other would take 100 seconds.
     assert time.monotonic() - started < MANY_SECONDS
-
-
-async def _ask_many(url: str) -> list[int]:
-    async with make_async_client(url, connections=MANY_AT_A_TIME) as client:
-        left = iter(range(MANY_REQUESTS))
-
-        async def ask() -> list[int]:
-            return [(await client.get("/sleep")).status_code for _ in left]
-
-        asked = await asyncio.gather(*(ask() for _ in range(MANY_AT_A_TIME)))
-
-    return [status for statuses in asked for status in statuses]
