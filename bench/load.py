@@ -118,6 +118,7 @@ def parse_wrk(text: str) -> Done:
     errors = _WRK_ERRORS.search(text)
     status = _WRK_STATUS.search(text)
     wrong = sum(map(int, errors.groups())) if errors else 0
+    wrong += int(status[1]) if status else 0
     latencies = {
         percent: _ms(value, unit) for percent, value, unit in _WRK_LATENCY.findall(text)
     }
@@ -128,7 +129,7 @@ def parse_wrk(text: str) -> Done:
     return Done(
         requests=int(done[1]),
         seconds=_ms(done[2], done[3]) / 1000,
-        wrong=wrong + (int(status[1]) if status else 0),
+        wrong=wrong,
         p50_ms=latencies["50"],
         p99_ms=latencies["99"],
     )
