@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -173,10 +172,11 @@ def _daphne(setup: Setup, port: int) -> list[str]:
 
 def _cowboy(setup: Setup, port: int) -> list[str]:
     _refuse("Cowboy alone runs no application", setup.app != "hello:app")
-    folder = tempfile.mkdtemp(prefix="bench-cowboy-")
-    command = ["erlc", *_code_paths(), "-o", folder, str(COWBOY_SOURCE)]
+    folder = ROOT / "_build" / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["erlc", *_code_paths(), "-o", str(folder), str(COWBOY_SOURCE)]
     subprocess.run(command, check=True)
-    return [*_erl(), "-pa", folder, "-eval", f"bench_cowboy:start({port})."]
+    return [*_erl(), "-pa", str(folder), "-eval", f"bench_cowboy:start({port})."]
 
 
 COMMANDS: dict[str, Command] = {
