@@ -22,8 +22,9 @@ def write(line: str) -> None:
 
 
 async def go() -> None:
-    while not os.access(f"{LOG}.go", os.F_OK):
-        await asyncio.sleep(0.01)  # noqa: ASYNC110  # the event is a file
+    # The event is a file.
+    while not os.access(f"{LOG}.go", os.F_OK):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
