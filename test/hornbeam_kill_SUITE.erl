@@ -26,7 +26,7 @@
 
 %% How long the random kills go on, and how often they happen: below what the supervisors bear, as
 %% those of the tests of ours are no crashes of one kind.
--define(RANDOM_MS, 5000).
+-define(RANDOM_MS, 4000).
 -define(PAUSE_MS, 400).
 
 suite() ->

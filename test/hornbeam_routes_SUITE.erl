@@ -23,6 +23,7 @@
 -export([orphan_of_a_websocket/1]).
 -export([going_away_is_told/1]).
 -export([all_told/1]).
+-export([table_is_inherited/1]).
 -export([table_that_is_gone/1]).
 
 all() ->
@@ -44,6 +45,7 @@ all() ->
         orphan_of_a_websocket,
         going_away_is_told,
         all_told,
+        table_is_inherited,
         table_that_is_gone
     ].
 
@@ -224,6 +226,20 @@ all_told(Config) ->
     ?assertEqual(0, hornbeam_routes:count(Routes)),
     ok = hornbeam_routes:tell_all(Routes, worker_down),
     ?assertEqual([], flush()).
+
+%% Who is killed with the table leaves it to the worker, so that somebody can tell the streams.
+table_is_inherited(_) ->
+    Self = self(),
+    {Owner, Monitor} = spawn_monitor(fun() ->
+        Routes = hornbeam_routes:new(),
+        ok = hornbeam_routes:set_heir(Routes, Self),
+        true = hornbeam_routes:insert(Routes, 1, {Self, 1}, 0),
+        exit(self(), kill)
+    end),
+    Routes = receive {'ETS-TRANSFER', Table, Owner, _} -> Table end,
+    receive {'DOWN', Monitor, process, Owner, killed} -> ok end,
+    ok = hornbeam_routes:tell_all(Routes, worker_down),
+    ?assertEqual([{{Self, 1}, {worker_down, 1}}], flush()).
 
 %% Connections that come late find no table, which is an answer.
 table_that_is_gone(Config) ->

@@ -24,10 +24,12 @@
 open(Ref, TransportOpts) ->
     await_forgotten(Ref, ?MAX_POLLS),
     ok = ranch_server:cleanup_listener_opts(Ref),
-    %% Not by way of ranch:child_spec/5: that one's supervisor starts with the first options again
-    %% when Ranch has forgotten those of the moment, and without a word.
-    case ranch_listener_sup:start_link(Ref, ranch_tcp, TransportOpts, hornbeam_connection,
-                                       #{hornbeam_listener => self()}) of
+    #{start := {_, Function, Args}} =
+        ranch:child_spec(Ref, ranch_tcp, TransportOpts, hornbeam_connection,
+                         #{hornbeam_listener => self()}),
+    %% Without the supervisor that this child would have: it starts with the first options again when
+    %% Ranch has forgotten those of the moment, and without a word.
+    case apply(ranch_listener_sup, Function, Args) of
         {ok, Sup} ->
             keep_port(ranch:get_addr(Ref), Ref, TransportOpts),
             {ok, Sup};
