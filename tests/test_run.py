@@ -270,3 +270,33 @@ def test_killed_node_ends_the_run(start: Start) -> None:
     os.kill(node, signal.SIGKILL)
     assert run.wait() == 128 + signal.SIGKILL
     wait_until_gone(processes)
+
+
+def test_second_ctrl_c_hurries(start: Start, tmp_path: Path) -> None:
+    """The first one would wait for ten minutes."""
+    log = tmp_path / "log"
+    run = start(
+        APP="e2e.apps.shutdown_app:application",
+        APP_DIR=str(ROOT / "tests"),
+        SHUTDOWN_LOG=str(log),
+        OPTS="#{shutdown_timeout => 600000}",
+    )
+    url = run.wait_for(READY)[1]
+    processes = descendants(run.process.pid)
+
+    with httpx.Client(timeout=TIMEOUT_SECONDS) as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            with client.stream("GET", f"{url}/events") as events:
+                parts = events.iter_raw()
+                next(parts)
+                run.press_ctrl_c()
+                run.wait_for("SIGTERM received")
+                run.press_ctrl_c()
+
+                for _ in parts:
+                    pass
+
+    assert run.wait() == 0
+    assert "shutdown_hurried" in run.output.text
+    assert log.read_text().splitlines()[-1] == "lifespan.shutdown"
+    wait_until_gone(processes)
