@@ -415,7 +415,7 @@ supervisor_of_the_servers_killed(Config) ->
     _ = start(Config, third, #{}),
     ok = hornbeam:stop(third),
     Former = hornbeam_test_server:running(Config),
-    exit(whereis(hornbeam_servers_sup), kill),
+    kill_servers_sup(),
     [begin
         until(fun() -> serves(Port) end),
         ?assertEqual([Header], hornbeam_test_client:values(<<"server">>, request(Port, "/hello")))
@@ -425,9 +425,16 @@ supervisor_of_the_servers_killed(Config) ->
     until(fun() -> length(hornbeam_test_server:running(Config)) =:= 3 end),
     ?assertEqual([], [OsPid || OsPid <- Former, hornbeam_test_server:is_running(OsPid)]),
     ?assertEqual(ok, hornbeam:stop(first)),
-    exit(whereis(hornbeam_servers_sup), kill),
+    kill_servers_sup(),
     until(fun() -> serves(Second) end),
     ?assertEqual([second], hornbeam_servers_sup:names()).
+
+%% And wait for its successor: until then the former listeners may answer.
+kill_servers_sup() ->
+    Former = whereis(hornbeam_servers_sup),
+    exit(Former, kill),
+    until(fun() -> not lists:member(whereis(hornbeam_servers_sup), [Former, undefined]) end).
+
 
 %% Whoever asked for it gets an error, and nothing of it stays.
 supervisor_killed_while_a_server_starts(Config) ->

@@ -338,6 +338,7 @@ scale_up_and_down(Config) ->
     ?assertEqual(ok, hornbeam:scale(default, 1)),
     ?assertMatch(#{options := #{workers := 1}}, hornbeam:info()),
     until(fun() -> hornbeam_test_server:running(Config) =:= [Kept] end),
+    until(fun() -> length(workers()) =:= 1 end),
     ?assertMatch([#{worker_id := 1, restarts := 0}], workers()),
     ?assertMatch(#{body := <<"hello from 1">>}, request(Port, "/hello")),
     ?assertEqual(ok, hornbeam:scale(1)),

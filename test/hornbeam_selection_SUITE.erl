@@ -30,7 +30,7 @@ init_per_testcase(_, Config) ->
     [{waiting, hornbeam_selection:new_waiting(0)} | Config].
 
 end_per_testcase(_, _) ->
-    hornbeam_selection:withdraw(?NAME, self()).
+    hornbeam_selection:withdraw(?NAME).
 
 %% A worker that is to leave is not taken, whatever it answers, its successor is.
 successors_are_found(Config) ->
@@ -53,7 +53,7 @@ none_is_open(Config) ->
     publish([Former], Config),
     retire(Former),
     ?assertEqual(full, hornbeam_selection:checkout(?NAME, new)),
-    hornbeam_selection:withdraw(?NAME, self()),
+    hornbeam_selection:withdraw(?NAME),
     ?assertEqual(down, hornbeam_selection:checkout(?NAME, new)).
 
 %% One worker after the other is replaced as the pool does it, while clients take places and heartbeats
@@ -124,6 +124,6 @@ take_places(Stop, Count) ->
     true = hornbeam_routes:insert(Routes, Id, {self(), 1}, 0),
     erlang:yield(),
     %% As the worker does it when the application has returned.
-    _ = hornbeam_routes:remove(Routes, Id),
+    _ = hornbeam_routes:done(Routes, Id),
     ok = hornbeam_load:release(Load),
     take_places(Stop, Count + 1).

@@ -618,7 +618,8 @@ send(Message, #state{writer = Writer}) ->
 send_by(Writer, Message) ->
     hornbeam_writer:send(Writer, hornbeam_protocol:encode(Message)).
 
-exit_reason(_, #state{phase = stopping}) -> stopped;
+%% One that was killed while it was about to stop has not stopped.
+exit_reason(0, #state{phase = stopping}) -> stopped;
 exit_reason(?EXIT_PROTOCOL, _) -> {protocol_error, <<"told by the worker">>};
 exit_reason(Status, _) -> {exit_status, Status}.
 
