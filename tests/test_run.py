@@ -100,8 +100,9 @@ class Run:
 
 def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    # Tests under nohup would hand down that it is ignored.
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    # Tests under nohup, or in the background, would hand down that they are ignored.
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 Start = Callable[..., Run]
