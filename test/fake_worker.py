@@ -15,6 +15,7 @@ got, as `worker_id message path`. What waits goes on once the file that its argu
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -228,6 +229,11 @@ class Worker:
         self.pongs: list[tuple[float, int]] = []
         self.ballast = b""
         self.leave_at: float | None = None
+        # While it plays a blocked loop: until which gate, and what came meanwhile.
+        self.asleep: str | None = None
+        self.kept: dict[int, tuple[bytes, bool]] = {}
+        # Of the bodies that it gives back.
+        self.lost_bytes = 0
 
     # Output
 
@@ -274,12 +280,19 @@ class Worker:
         while True:
             self.flush()
             inputs = [] if self.deaf else [INPUT_FD]
-            waits = self.steps or self.deaf or self.pongs or self.leave_at is not None
+            waits = (
+                self.steps
+                or self.deaf
+                or self.pongs
+                or self.asleep
+                or self.leave_at is not None
+            )
             timeout = POLL_S if waits else None
             if select.select(inputs, [], [], timeout)[0]:
                 self.read()
 
             self.step_all()
+            self.wake_up()
             self.send_late_pongs()
             self.leave_when_idle()
 
@@ -317,6 +330,11 @@ class Worker:
         STARTS[module](self)
 
     def on_request(self, request_id: int, scope: Any, body: bytes, more: bool) -> None:
+        if self.asleep:
+            self.see("kept", scope[3].decode())
+            self.kept[request_id] = (body, more)
+            return
+
         request = Request(request_id, scope, body, more)
         self.requests[request_id] = request
         self.see("request", request.path)
@@ -353,6 +371,10 @@ class Worker:
             self.see("closed", "unknown", code)
 
     def on_body(self, request_id: int, data: bytes, more: bool) -> None:
+        if request_id in self.kept:
+            self.kept[request_id] = (self.kept[request_id][0] + data, more)
+            return
+
         request = self.requests.get(request_id)
         if request is not None:
             self.see("body", request.path, len(data), "more" if more else "end")
@@ -388,14 +410,29 @@ class Worker:
     def on_ping(self, number: int) -> None:
         if self.settings["app"].startswith(b"lagging:"):
             self.pongs.append((time.monotonic() + LAG_S, number))
+        elif self.asleep:
+            self.pongs.append((math.inf, number))
         else:
             self.send("pong", number)
 
     def on_revoke(self) -> None:
-        """The loop has come round: nothing waits any more."""
+        """Give back what has not begun; nothing, if the loop is not blocked."""
+        for request_id, (body, more) in list(self.kept.items()):
+            if not more:
+                del self.kept[request_id]
+                self.see("returned", len(body))
+                self.send("returned", request_id, body[self.lost_bytes :])
 
     def on_inspect(self) -> None:
-        """The same."""
+        """Say where the loop is."""
+        if self.asleep:
+            report = {"location": b"a.py:1 in f", "stack": b"s", "requests": []}
+            self.send("blocked", {Atom(key): fact for key, fact in report.items()})
+
+    def wake_up(self) -> None:
+        if self.asleep and os.path.exists(os.path.join(FOLDER, self.asleep)):
+            self.asleep = None
+            self.pongs = [(0.0, number) for _, number in self.pongs]
 
     def send_late_pongs(self) -> None:
         while self.pongs and self.pongs[0][0] <= time.monotonic():
@@ -687,6 +724,14 @@ def huge(worker: Worker, request: Request) -> Steps:
     yield from ()
 
 
+def fall_asleep(worker: Worker, request: Request) -> Steps:
+    """Answer, and play a blocked loop whose watchdog works."""
+    worker.asleep = request.query["until"]
+    worker.lost_bytes = int(request.query.get("lost", "0"))
+    worker.respond(request, b"%d" % worker.id)
+    yield from ()
+
+
 def block(worker: Worker, request: Request) -> Steps:
     """Block the loop."""
     worker.see("blocked", request.path)
@@ -729,6 +774,7 @@ ROUTES: dict[str, Callable[[Worker, Request], Steps]] = {
     "/abort": abort,
     "/background": background,
     "/block": block,
+    "/fall_asleep": fall_asleep,
     "/call": call,
     "/crash": crash,
     "/crash_once": crash_once,

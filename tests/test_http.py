@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import ChainMap
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -951,7 +952,9 @@ def test_swallowed_cancellation_is_told_once(monkeypatch: pytest.MonkeyPatch) ->
         request.session.cancel()
         release[0].set_result(None)
         await until(runtime, lambda: request.is_over)
-        assert len(request.logs) == 1
+        ended = request.logs[1:]
+        assert [level for level, _ in ended] == ["warning"]
+        assert re.search(r"has ended, \d+\.\d s after it was cancelled", ended[0][1])
 
     run(test)
 

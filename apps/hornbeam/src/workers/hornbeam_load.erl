@@ -15,6 +15,7 @@
 -export([in_flight/1]).
 -export([rank/2]).
 -export([is_quiet/1]).
+-export([is_suspect/1]).
 -export([heard/1]).
 -export([want_probe/1]).
 -export([probed/1]).
@@ -92,6 +93,11 @@ state(_, _, Load) ->
 -spec is_quiet(load()) -> boolean().
 is_quiet(Load) ->
     atomics:get(Load, ?IN_FLIGHT) > 0 andalso is_silent(Load).
+
+%% @doc Whether it is quiet and a probe is out to which it has not answered.
+-spec is_suspect(load()) -> boolean().
+is_suspect(Load) ->
+    is_quiet(Load) andalso atomics:get(Load, ?IS_PROBED) =:= 1.
 
 is_silent(Load) ->
     erlang:monotonic_time(millisecond) - atomics:get(Load, ?HEARD_MS) > ?QUIET_MS.

@@ -197,14 +197,14 @@ least_loaded([], _, Best, _) ->
 probe(#worker{pid = Pid, load = Load}) ->
     hornbeam_load:want_probe(Load) andalso hornbeam_worker:probe(Pid).
 
-%% @doc Whether there is another worker that takes requests, or one that also answers at once.
+%% @doc Whether there is another worker that takes requests, or one that answers, as far as is known.
 -spec has_other(atom(), pid(), open | answering) -> boolean().
 has_other(Name, Pid, How) ->
     case ets:lookup(?TABLE, Name) of
         [{_, _, Workers, _, _, _}] ->
             lists:any(fun(#worker{pid = Other, load = Load}) ->
                 Other =/= Pid andalso hornbeam_load:is_open(Load)
-                    andalso (How =:= open orelse not hornbeam_load:is_quiet(Load))
+                    andalso (How =:= open orelse not hornbeam_load:is_suspect(Load))
             end, Workers);
         [] ->
             false

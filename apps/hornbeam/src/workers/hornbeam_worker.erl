@@ -88,6 +88,9 @@
 -define(EXIT_TIMEOUT_MS, 2000).
 %% How long a probe may be unanswered before requests are asked back.
 -define(PROBE_MS, 50).
+%% For how long a worker that has stalled is asked for them: one that does not read should not find
+%% that more and more often in its pipe.
+-define(REVOKE_FOR_MS, 60000).
 %% How late the sweep for requests without an answer may come: a tenth of `timeout' within these.
 -define(MIN_SWEEP_MS, 10).
 -define(MAX_SWEEP_MS, 250).
@@ -500,6 +503,8 @@ act_on_beat({stalled, SilentMs}, State = #state{args = #{load := Load}}) ->
     revoke(open, State),
     inspect(SilentMs, State);
 act_on_beat({silent, SilentMs}, State) ->
+    %% Bodies may have come as a whole meanwhile.
+    _ = SilentMs < ?REVOKE_FOR_MS andalso revoke(open, State),
     revoke_before_kill(SilentMs, State),
     inspect(SilentMs, State).
 
