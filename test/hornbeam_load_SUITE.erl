@@ -13,6 +13,7 @@
 -export([quiet_ones_come_later/1]).
 -export([quiet_begins_with_a_request/1]).
 -export([one_probe_at_a_time/1]).
+-export([overdue_probe/1]).
 -export([stalled_and_closed/1]).
 -export([ids_are_never_used_twice/1]).
 -export([racing_for_the_last_places/1]).
@@ -27,6 +28,7 @@ all() ->
         quiet_ones_come_later,
         quiet_begins_with_a_request,
         one_probe_at_a_time,
+        overdue_probe,
         stalled_and_closed,
         ids_are_never_used_twice,
         racing_for_the_last_places
@@ -110,6 +112,21 @@ one_probe_at_a_time(_) ->
     ?assertEqual([true], [true || true <- in_parallel(50, Want)]),
     ok = hornbeam_load:probed(Load),
     ?assert(hornbeam_load:want_probe(Load)).
+
+%% What a worker says counts for nothing while its loop does not answer, nor that it has nothing to do.
+overdue_probe(_) ->
+    Load = hornbeam_load:new(),
+    ok = hornbeam_load:overdue(Load),
+    ?assertNot(hornbeam_load:is_suspect(Load)),
+    true = hornbeam_load:want_probe(Load),
+    ?assertMatch({free, 0, 0}, hornbeam_load:rank(Load, 1)),
+    ok = hornbeam_load:overdue(Load),
+    ok = hornbeam_load:heard(Load),
+    ?assertMatch({quiet, 0, 0}, hornbeam_load:rank(Load, 1)),
+    ?assert(hornbeam_load:is_suspect(Load)),
+    ?assertNot(hornbeam_load:want_probe(Load)),
+    ok = hornbeam_load:probed(Load),
+    ?assertMatch({free, 0, 0}, hornbeam_load:rank(Load, 1)).
 
 %% A worker that was closed while it was stalled does not open when it recovers.
 stalled_and_closed(_) ->

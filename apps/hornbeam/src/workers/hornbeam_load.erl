@@ -18,6 +18,7 @@
 -export([is_suspect/1]).
 -export([heard/1]).
 -export([want_probe/1]).
+-export([overdue/1]).
 -export([probed/1]).
 -export([open/1]).
 -export([close/1]).
@@ -34,13 +35,18 @@
 -define(TAKES, 2).
 -define(LAST_ID, 3).
 -define(HEARD_MS, 4).
--define(IS_PROBED, 5).
+-define(PROBE, 5).
 
 %% Values of ?TAKES. A worker that has stalled may be closed meanwhile, and stays so.
 -define(NEW, 0).
 -define(OPEN, 1).
 -define(STALLED, 2).
 -define(CLOSED, 3).
+
+%% Values of ?PROBE: none is out; one is; it has not been answered in time.
+-define(NONE, 0).
+-define(OUT, 1).
+-define(OVERDUE, 2).
 
 %% For how long a worker with requests in flight may say nothing before others are preferred. Its loop
 %% may be blocked, or its requests may wait for something: a probe tells.
@@ -80,11 +86,12 @@ rank(Load, Max) ->
     InFlight = atomics:get(Load, ?IN_FLIGHT),
     {state(InFlight, Max, Load), InFlight, atomics:get(Load, ?LAST_ID)}.
 
-%% In the order of these atoms.
-state(InFlight, _, _) when InFlight =< 0 -> free;
-state(InFlight, Max, _) when InFlight >= Max -> taken;
-state(_, _, Load) ->
-    case is_silent(Load) of
+%% In the order of these atoms. What a worker says while a probe is overdue does not come from its
+%% loop.
+state(InFlight, Max, _) when InFlight >= Max ->
+    taken;
+state(InFlight, _, Load) ->
+    case is_overdue(Load) orelse (InFlight > 0 andalso is_silent(Load)) of
         true -> quiet;
         false -> free
     end.
@@ -94,10 +101,17 @@ state(_, _, Load) ->
 is_quiet(Load) ->
     atomics:get(Load, ?IN_FLIGHT) > 0 andalso is_silent(Load).
 
-%% @doc Whether it is quiet and a probe is out to which it has not answered.
+%% @doc Whether it is quiet, or does not answer a probe, as far as is known now.
 -spec is_suspect(load()) -> boolean().
 is_suspect(Load) ->
-    is_quiet(Load) andalso atomics:get(Load, ?IS_PROBED) =:= 1.
+    case atomics:get(Load, ?PROBE) of
+        ?NONE -> false;
+        ?OUT -> is_quiet(Load);
+        ?OVERDUE -> true
+    end.
+
+is_overdue(Load) ->
+    atomics:get(Load, ?PROBE) =:= ?OVERDUE.
 
 is_silent(Load) ->
     erlang:monotonic_time(millisecond) - atomics:get(Load, ?HEARD_MS) > ?QUIET_MS.
@@ -110,12 +124,18 @@ heard(Load) ->
 %% @doc Whether the caller is to have the worker probed: nobody else has, since the last answer.
 -spec want_probe(load()) -> boolean().
 want_probe(Load) ->
-    atomics:exchange(Load, ?IS_PROBED, 1) =:= 0.
+    atomics:compare_exchange(Load, ?PROBE, ?NONE, ?OUT) =:= ok.
+
+%% @doc The probe should have been answered by now.
+-spec overdue(load()) -> ok.
+overdue(Load) ->
+    _ = atomics:compare_exchange(Load, ?PROBE, ?OUT, ?OVERDUE),
+    ok.
 
 %% @doc The probe is answered.
 -spec probed(load()) -> ok.
 probed(Load) ->
-    atomics:put(Load, ?IS_PROBED, 0).
+    atomics:put(Load, ?PROBE, ?NONE).
 
 %% @doc New requests may come, unless it was closed.
 -spec open(load()) -> ok.

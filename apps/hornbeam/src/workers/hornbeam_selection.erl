@@ -182,7 +182,7 @@ least_loaded([Worker = #worker{load = Load} | Rest], Max, Best, Least) ->
     case hornbeam_load:is_open(Load) of
         true ->
             Rank = hornbeam_load:rank(Load, Max),
-            _ = element(1, Rank) =:= quiet andalso probe(Worker),
+            _ = element(1, Rank) =/= free andalso probe(Worker),
             case Best =:= undefined orelse Rank < Least of
                 true -> least_loaded(Rest, Max, Worker, Rank);
                 false -> least_loaded(Rest, Max, Best, Least)
@@ -193,9 +193,10 @@ least_loaded([Worker = #worker{load = Load} | Rest], Max, Best, Least) ->
 least_loaded([], _, Best, _) ->
     Best.
 
-%% One at a time, whoever asks.
+%% One at a time, whoever asks. Also one that has no place: what it has may be better off elsewhere.
 probe(#worker{pid = Pid, load = Load}) ->
-    hornbeam_load:want_probe(Load) andalso hornbeam_worker:probe(Pid).
+    hornbeam_load:is_quiet(Load) andalso hornbeam_load:want_probe(Load)
+        andalso hornbeam_worker:probe(Pid).
 
 %% @doc Whether there is another worker that takes requests, or one that answers, as far as is known.
 -spec has_other(atom(), pid(), open | answering) -> boolean().

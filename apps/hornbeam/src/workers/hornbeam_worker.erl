@@ -536,9 +536,10 @@ handle_pong(unknown, _, State) ->
     State.
 
 %% Requests that have not begun could be served elsewhere at once.
-ask_back(State = #state{heartbeat = Beats}) ->
+ask_back(State = #state{heartbeat = Beats, args = #{load := Load}}) ->
     case hornbeam_heartbeat:is_probe_out(Beats) andalso not hornbeam_heartbeat:is_stalled(Beats) of
         true ->
+            hornbeam_load:overdue(Load),
             _ = erlang:start_timer(2 * ?PROBE_MS, self(), probed),
             revoke(answering, State);
         false ->
