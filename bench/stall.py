@@ -5,9 +5,10 @@ Usage: bench/stall.py [--seconds S] [--rate R] [--servers hornbeam,uvicorn]
 
 Two workers. Requests are sent at a fixed rate, whatever becomes of the earlier ones,
 over connections that are kept open and used in turn; a latency counts from when the
-request was due. Every hundredth keeps its worker's loop for 500 ms: at the default of 150 a second, one
-of the two workers is blocked for three quarters of the time, and never should both be.
-The others have a free worker all the time, and wait if they are not sent there.
+request was due. Every hundredth keeps its worker's loop for 500 ms: at the default of
+150 a second, one of the two workers is blocked for three quarters of the time, and
+never should both be. The others have a free worker all the time, and wait if they are
+not sent there.
 """
 
 import argparse

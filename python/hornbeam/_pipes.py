@@ -100,7 +100,6 @@ class Pipes:
         "_flush_scheduled",
         "_followers",
         "_inbox",
-        "_loop_thread",
         "_mutex",
         "_paused",
         "_read_descriptor",
@@ -114,8 +113,12 @@ class Pipes:
         "_watch_poll",
         "_writer",
         "arrivals",
+        "loop_thread",
         "rounds",
     )
+
+    loop_thread: int
+    """The event loop's thread; 0 before there is one."""
 
     arrivals: Arrivals
     """What was read of requests that have not begun."""
@@ -145,7 +148,7 @@ class Pipes:
         }
         self._scheduler: Scheduler | None = None
         self._receiver: Receiver | None = None
-        self._loop_thread = 0
+        self.loop_thread = 0
         self._flush_scheduled = False
         self._drain_scheduled = False
         self._reset_locks()
@@ -162,11 +165,6 @@ class Pipes:
     def is_closed(self) -> bool:
         """Whether calls can't be made any more."""
         return self._closed
-
-    @property
-    def loop_thread(self) -> int:
-        """The event loop's thread; 0 before there is one."""
-        return self._loop_thread
 
     def take_directly(
         self, head: Atom, handler: Callable[[IncomingMessage], None]
@@ -201,7 +199,7 @@ class Pipes:
         """Have the event loop of this thread take the node's messages from now on."""
         self._scheduler = scheduler
         self._receiver = receiver
-        self._loop_thread = get_ident()
+        self.loop_thread = get_ident()
         scheduler.add_reader(self._read_descriptor, self._on_readable)
         self._schedule_drain()
 
@@ -246,7 +244,7 @@ class Pipes:
 
     def _transmit(self, encoded: bytes) -> None:
         """Send at the end of this turn of the event loop, from elsewhere at once."""
-        if get_ident() == self._loop_thread and self._scheduler is not None:
+        if get_ident() == self.loop_thread and self._scheduler is not None:
             self.post(encoded)
         else:
             self._writer.write(encoded)
@@ -352,7 +350,7 @@ class Pipes:
 
         self._drain_scheduled = True
 
-        if get_ident() == self._loop_thread:
+        if get_ident() == self.loop_thread:
             scheduler.call_soon(self._drain)
         else:
             scheduler.call_soon_threadsafe(self._drain)
@@ -452,7 +450,7 @@ class Pipes:
 
         scheduler = self._scheduler
 
-        if get_ident() == self._loop_thread:
+        if get_ident() == self.loop_thread:
             self._resume()
         elif scheduler is not None:
             scheduler.call_soon_threadsafe(self._resume)

@@ -148,8 +148,7 @@ init(Args = #{server := Server, worker_id := WorkerId, pool := Pool}) ->
     process_flag(trap_exit, true),
     _ = monitor(process, Pool, [{tag, pool_down}]),
     logger:update_process_metadata(#{hornbeam_server => Server, worker_id => WorkerId}),
-    #{python := Python, config := Config} = Args,
-    try hornbeam_interpreter:open(Python, [], Config) of
+    try hornbeam_worker_port:open(Args) of
         Port ->
             OsPid = case erlang:port_info(Port, os_pid) of
                 {os_pid, Pid} -> Pid;
@@ -171,8 +170,8 @@ init(Args = #{server := Server, worker_id := WorkerId, pool := Pool}) ->
 
 -spec handle_continue(configure, #state{}) -> {noreply, #state{}}.
 handle_continue(configure, State = #state{args = Args}) ->
-    #{config := Config = #{lifespan_timeout := LifespanTimeout}} = Args,
-    ok = send({configure, settings(Args, Config)}, State),
+    #{config := #{lifespan_timeout := LifespanTimeout}} = Args,
+    ok = send({configure, hornbeam_worker_port:settings(Args)}, State),
     case LifespanTimeout of
         infinity -> ok;
         _ ->
@@ -379,7 +378,7 @@ handle_message({pong, N}, State = #state{heartbeat = Beats}) ->
 handle_message({blocked, Report}, State) ->
     {ok, report_stall(Report, State)};
 handle_message({log, Level, Report}, State) ->
-    log(Level, Report),
+    hornbeam_worker_log:told(Level, Report),
     {ok, State};
 handle_message({ready, Facts = #{worker_class := Class}},
                State = #state{phase = starting, args = Args})
@@ -395,7 +394,7 @@ handle_message({ready, Facts = #{worker_class := Class}},
 handle_message({failed, Name, Facts}, #state{phase = starting}) ->
     {stop, {failed, Name, Facts}};
 handle_message({stopped, Facts}, State = #state{phase = stopping}) ->
-    log_stopped(Facts),
+    hornbeam_worker_log:stopped(Facts),
     _ = erlang:start_timer(?EXIT_TIMEOUT_MS, self(), stop),
     {ok, State};
 handle_message(Message, State = #state{args = #{routes := Routes, config := Config}})
@@ -561,7 +560,7 @@ revoke_before_kill(SilentMs, State = #state{args = #{config := Config}}) ->
 report_stall(Report, State = #state{heartbeat = Beats}) ->
     case hornbeam_heartbeat:is_stalled(Beats) andalso not hornbeam_heartbeat:is_reported(Beats) of
         true ->
-            hornbeam_stall_log:blocked(#{
+            hornbeam_worker_log:blocked(#{
                 worker_id => worker_id(State),
                 os_pid => State#state.os_pid,
                 blocked_ms => hornbeam_heartbeat:silent_ms(now_ms(), Beats)
@@ -612,11 +611,6 @@ drop_orphans(State = #state{args = #{routes := Routes}}) ->
     lists:foreach(fun(Farewell) -> send(Farewell, State) end, hornbeam_routes:orphans(Routes)).
 
 %%% Start and stop
-
-settings(#{server := Server, worker_id := WorkerId}, Config) ->
-    Given = maps:with([app, worker_class, pythonpath, chdir, lifespan, lifespan_timeout,
-                       root_path, loop, threads, window, websocket_drain], Config),
-    Given#{server => atom_to_binary(Server), worker_id => WorkerId}.
 
 send(Message, #state{writer = Writer}) ->
     send_by(Writer, Message).
@@ -679,27 +673,3 @@ wait_for_exit(Port, TimeoutMs) ->
     after TimeoutMs ->
         ok
     end.
-
-%%% Logging
-
-%% Without a domain: the default handler shows no domain but OTP's. Of the report only what is known:
-%% other fields would be taken for those of the log event, and wrong ones break handlers.
-log(Level, Report) ->
-    Text = [request_text(Report), log_text(Report)],
-    Fields = maps:filter(fun(_, Value) -> is_integer(Value) end, maps:with([request_id], Report)),
-    case lists:member(Level, [emergency, alert, critical, error, warning, notice, info, debug]) of
-        true -> logger:log(Level, "~ts", [Text], Fields);
-        false -> ok
-    end.
-
-%% The default formatter shows no metadata.
-request_text(#{request_id := RequestId}) when is_integer(RequestId) -> io_lib:format("request ~tp: ", [RequestId]);
-request_text(_) -> "".
-
-log_text(#{message := Message}) when is_binary(Message) -> hornbeam_error:text(Message);
-log_text(_) -> "".
-
-log_stopped(#{lifespan := failed} = Facts) ->
-    ?LOG_ERROR(#{what => lifespan_shutdown_failed, message => maps:get(message, Facts, <<>>)});
-log_stopped(_) ->
-    ok.

@@ -1,13 +1,43 @@
 %% SPDX-License-Identifier: Apache-2.0
 
-%% @private What the log says of an event loop that is blocked.
--module(hornbeam_stall_log).
+%% @private What the log says of a worker: what it has told itself, and that its loop is blocked.
+-module(hornbeam_worker_log).
 
 -include_lib("kernel/include/logger.hrl").
 
 %% API
+-export([told/2]).
+-export([stopped/1]).
 -export([blocked/2]).
 -export([text/1]).
+
+%% @doc Log a `log' message of a worker. Without a domain: the default handler shows no domain but
+%% OTP's. Of the report only what is known: other fields would be taken for those of the log event,
+%% and wrong ones break handlers.
+-spec told(atom(), map()) -> ok.
+told(Level, Report) ->
+    Text = [request_text(Report), log_text(Report)],
+    Fields = maps:filter(fun(_, Value) -> is_integer(Value) end, maps:with([request_id], Report)),
+    case lists:member(Level, [emergency, alert, critical, error, warning, notice, info, debug]) of
+        true -> logger:log(Level, "~ts", [Text], Fields);
+        false -> ok
+    end.
+
+%% The default formatter shows no metadata.
+request_text(#{request_id := RequestId}) when is_integer(RequestId) ->
+    io_lib:format("request ~tp: ", [RequestId]);
+request_text(_) ->
+    "".
+
+log_text(#{message := Message}) when is_binary(Message) -> hornbeam_error:text(Message);
+log_text(_) -> "".
+
+%% @doc Log what a worker says at its end, if that is worth it.
+-spec stopped(map()) -> ok.
+stopped(#{lifespan := failed} = Facts) ->
+    ?LOG_ERROR(#{what => lifespan_shutdown_failed, message => maps:get(message, Facts, <<>>)});
+stopped(_) ->
+    ok.
 
 %% @doc Log where a worker is blocked, as it said itself, or that it does not say.
 -spec blocked(#{worker_id := pos_integer(), os_pid := pos_integer() | undefined,
