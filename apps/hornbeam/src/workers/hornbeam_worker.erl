@@ -148,6 +148,7 @@ init(Args = #{server := Server, worker_id := WorkerId, pool := Pool}) ->
     process_flag(trap_exit, true),
     _ = monitor(process, Pool, [{tag, pool_down}]),
     logger:update_process_metadata(#{hornbeam_server => Server, worker_id => WorkerId}),
+    #{python := Python, config := Config} = Args,
     try hornbeam_worker_port:open(Args) of
         Port ->
             OsPid = case erlang:port_info(Port, os_pid) of
