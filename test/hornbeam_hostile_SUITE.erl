@@ -185,7 +185,7 @@ stops_reading(Config) ->
     Body = binary:copy(<<"x">>, 60000),
     [send(Socket, ["POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n", Body])
      || Socket <- Sockets],
-    until(fun() -> maps:get(state, worker_info(default, Deaf)) =:= blocked end),
+    until(fun() -> maps:get(state, worker_info(default, Deaf)) =:= stalled end),
     ?assertMatch([_, _, _], [200 || _ <- [1, 2, 3], #{status := 200} <- [request(Port, "/hello")]]),
     Statuses = [maps:get(status, response(Socket)) || Socket <- Sockets],
     ?assertEqual([], Statuses -- [200, 200, 200, 200, 502, 502, 502, 502]),
