@@ -2,7 +2,6 @@
 """What users notice while a worker blocks, is replaced, or dies."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
@@ -17,9 +16,13 @@ from bench.steady import Answers, ask
 WORKERS = 2
 CONNECTIONS = 32
 PER_SECOND = 300
-PER_SECOND_MIXED = 1000
-# Between two blocking requests.
-BLOCK_PAUSE_S = 0.1
+# One of so many requests computes for half a second, as bench/apps/mixed.py has it.
+BLOCK_ONE_IN = 100
+BLOCK_S = 0.5
+# What another one costs, in the server and here.
+QUICK_CPU_S = 0.0003
+# With this rate all of them together take half of a core for each worker: 188 a second.
+PER_SECOND_MIXED = int(WORKERS / 2 / (BLOCK_S / BLOCK_ONE_IN + QUICK_CPU_S))
 DISTURB_TIMEOUT_S = 20.0
 
 
@@ -31,30 +34,36 @@ async def _ask_beside_blocking(server: Server, options: Options) -> Sample:
     answers = Answers()
     costs = Costs(server)
     end_s = time.perf_counter() + options.seconds
-    blocking = asyncio.create_task(_block(server))
+    blocking = asyncio.create_task(_block_until(server, end_s))
     await _ask_until(
         server, answers, lambda: time.perf_counter() >= end_s, PER_SECOND_MIXED
     )
-    blocking.cancel()
-
-    with contextlib.suppress(asyncio.CancelledError):
-        await blocking
-
+    await blocking
     sample = costs.sample(answers.asked) | answers.sample()
     return sample | {"asked": answers.asked, "failed": answers.failed}
 
 
+async def _block_until(server: Server, end_s: float) -> None:
+    """Ask steadily for answers that block a worker, each on a connection of its own."""
+    asked = []
+    next_s = time.perf_counter()
+
+    while next_s < end_s:
+        asked.append(asyncio.create_task(_block(server)))
+        next_s += BLOCK_ONE_IN / PER_SECOND_MIXED
+        await asyncio.sleep(max(0.0, next_s - time.perf_counter()))
+
+    await asyncio.gather(*asked)
+
+
 async def _block(server: Server) -> None:
-    """Ask for one answer after the other that blocks a worker, each on a connection."""
-    while True:
-        reader, writer = await asyncio.open_connection(HOST, server.port)
-        writer.write(clients.get(server, "/block"))
+    reader, writer = await asyncio.open_connection(HOST, server.port)
+    writer.write(clients.get(server, "/block"))
 
-        if not await reader.readline():
-            raise Failed(f"{server.name} did not answer a blocking request")
+    if not await reader.readline():
+        raise Failed(f"{server.name} did not answer a blocking request")
 
-        writer.close()
-        await asyncio.sleep(BLOCK_PAUSE_S)
+    writer.close()
 
 
 def _reload(server: Server, options: Options) -> Sample:
@@ -144,8 +153,9 @@ SETUP = Setup("mixed:app", workers=WORKERS)
 JOBS = (
     Job(
         "mixed",
-        f"{PER_SECOND_MIXED:,} requests per second on {CONNECTIONS} connections, 2"
-        " workers, beside a client whose requests block one for half a second each",
+        f"{PER_SECOND_MIXED} requests per second on {CONNECTIONS} connections, 2"
+        f" workers, and one for {BLOCK_ONE_IN} of them that computes for half a second"
+        " without awaiting: half of what two cores can do",
         "request",
         (Case(served(SETUP, _mixed)),),
         ("uvicorn", "granian", "hypercorn", "gunicorn"),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from e2e.observe import Server
-from e2e.raw import Connection
+from e2e.raw import Connection, wait_until
 from e2e.support import serving
 from node import Node
 from overload.client import Answer, Wrong, check
@@ -42,6 +42,7 @@ def test_refusals_are_cheap(node: Node) -> None:
 
         with Connection(url) as holder, Connection(url) as client:
             holder.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_until(lambda: server.in_flight() == 1, "the only place is taken")
             assert client.get("/order").status == 503
             (worker,) = server.worker_pids()
             before = cpu_seconds(node.os_pid), cpu_seconds(worker)
