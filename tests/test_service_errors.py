@@ -88,6 +88,13 @@ FAILURES: list[tuple[str, dict[str, Any], Exception, type[Exception], str]] = [
         "the shared state may take 1000 bytes and is full",
     ),
     (
+        "too_many_calls",
+        {"limit": 1000},
+        erlang.TooManyCalls(1000),
+        erlang.HornbeamError,
+        "1000 calls of this worker are under way already",
+    ),
+    (
         "something_new",
         {},
         erlang.RemoteError("call", "something_new"),

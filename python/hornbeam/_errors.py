@@ -14,6 +14,7 @@ HornbeamError
   +-- RemoteError          the called function failed
   +-- ServiceDown          (ConnectionError) the service's worker died meanwhile
   +-- StateFull            the shared state has reached its bound on memory
+  +-- TooManyCalls         too many calls of this worker are under way
   +-- UnknownAtom          (ValueError) the node knows no atom of that name
 """
 
@@ -37,6 +38,7 @@ __all__ = (
     "ServiceDown",
     "ServiceNotFound",
     "StateFull",
+    "TooManyCalls",
     "UnknownAtom",
 )
 
@@ -75,6 +77,23 @@ class EncodeError(HornbeamError, _terms.EncodeError):
 
     Has the attributes `reason`, `value_type` and `path`.
     """
+
+
+class TooManyCalls(HornbeamError):
+    """So many calls of this worker are under way already.
+
+    Args:
+        limit: how many there may be.
+    """
+
+    limit: int
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"{self.limit} calls of this worker are under way already"
 
 
 class FunctionNotFound(HornbeamError, LookupError):

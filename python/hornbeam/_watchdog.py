@@ -3,7 +3,7 @@
 
 A thread that sleeps, and looks now and then whether the loop has come round. It is not
 told of anything, so what goes on costs nothing beside these looks: four a second while
-little happens, twenty while there is traffic. A loop that has not come round between
+little happens, fifty while there is traffic. A loop that has not come round between
 two looks, though something waits for it, is late. Then the watchdog reads in its place,
 sends what the loop was about to send, and does what the node asks a late worker for:
 
@@ -33,8 +33,11 @@ from hornbeam._protocol import IncomingMessage
 __all__ = ("Watchdog",)
 
 IDLE_S: Final = 0.25
-BUSY_S: Final = 0.05
+BUSY_S: Final = 0.02
 """Between looks: with little traffic, and with more."""
+
+BUSY_LOOKS: Final = 10
+"""How often is looked so soon after the last traffic: it comes in bursts."""
 
 IDLE_ROUNDS: Final = 2
 """How often an idle loop comes round between two looks: for the node's heartbeat."""
@@ -108,11 +111,12 @@ class Watchdog:
     # In a thread of its own.
 
     def _work(self) -> None:
-        is_busy = False
+        soon = 0
 
         while True:
-            sleep(BUSY_S if is_busy else IDLE_S)
-            is_busy = self.look(was_busy=is_busy)
+            sleep(BUSY_S if soon else IDLE_S)
+            is_busy = self.look(was_busy=soon > 0)
+            soon = BUSY_LOOKS if is_busy else max(0, soon - 1)
 
     def look(self, *, was_busy: bool) -> bool:
         """Look once; say whether to look again soon."""

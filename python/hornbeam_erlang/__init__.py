@@ -24,6 +24,7 @@ What can go wrong, all of it a `HornbeamError`:
       +-- RemoteError          the called function failed
       +-- ServiceDown          (ConnectionError) the service's worker died meanwhile
       +-- StateFull            the shared state has reached its bound on memory
+      +-- TooManyCalls         too many calls of this worker are under way
       +-- UnknownAtom          (ValueError) the node knows no atom of that name
 """
 
@@ -41,6 +42,7 @@ from hornbeam._errors import (
     ServiceDown,
     ServiceNotFound,
     StateFull,
+    TooManyCalls,
     UnknownAtom,
 )
 from hornbeam._terms import Atom, Pid, Reference
@@ -119,6 +121,7 @@ __all__ = (
     "StateFull",
     "Stream",
     "Subscription",
+    "TooManyCalls",
     "UnknownAtom",
     "attach",
     "await_result",

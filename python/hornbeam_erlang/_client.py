@@ -20,6 +20,7 @@ from hornbeam._errors import (
     ServiceDown,
     ServiceNotFound,
     StateFull,
+    TooManyCalls,
     UnknownAtom,
 )
 from hornbeam._etf import encode
@@ -230,4 +231,5 @@ _FAILURES: Final[dict[str, Callable[[str, dict[str, Any]], HornbeamError]]] = {
     "not_allowed": lambda name, facts: NotAllowed(name),
     "unknown_atom": lambda name, facts: UnknownAtom(_text(facts.get("text", "?"))),
     "state_full": lambda name, facts: StateFull(facts["limit_bytes"]),
+    "too_many_calls": lambda name, facts: TooManyCalls(facts["limit"]),
 }

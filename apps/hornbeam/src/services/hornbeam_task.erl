@@ -55,16 +55,16 @@ run(Task, TimeoutMs) ->
     end.
 
 %% @doc Run the task for nobody: it has no deadline, and a failure is logged with these fields.
--spec cast(task(), Fields :: map()) -> ok.
+%% The process is returned.
+-spec cast(task(), Fields :: map()) -> pid().
 cast(Task, Fields) ->
-    _ = spawn(fun() ->
+    spawn(fun() ->
         case attempt(Task) of
             {ok, _} -> ok;
             {error, {Name, Facts}} ->
                 ?LOG_WARNING(Fields#{what => cast_failed, error => Name, facts => Facts})
         end
-    end),
-    ok.
+    end).
 
 %% @doc An exception as text.
 -spec remote_error(error | exit | throw, Reason :: term(), Stack :: list()) -> remote_error().

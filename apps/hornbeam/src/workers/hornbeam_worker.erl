@@ -78,7 +78,9 @@
     %% Messages of topics that wait to be written, and how many were dropped since that was told.
     backlog :: hornbeam_writer:backlog(),
     dropped = 0 :: non_neg_integer(),
-    hooks = hornbeam_worker_hooks:new() :: hornbeam_worker_hooks:hooks()
+    hooks = hornbeam_worker_hooks:new() :: hornbeam_worker_hooks:hooks(),
+    %% Calls and casts under way that run in a process of their own.
+    tasks = 0 :: non_neg_integer()
 }).
 
 %% Time for the interpreter to start and the application to be imported, on top of
@@ -87,13 +89,16 @@
 %% How long a worker may take to leave after its `stopped', or after its input has closed.
 -define(EXIT_TIMEOUT_MS, 2000).
 %% How long a probe may be unanswered before requests are asked back.
--define(PROBE_MS, 50).
+-define(PROBE_MS, 20).
 %% For how long a worker that has stalled is asked for them: one that does not read should not find
 %% that more and more often in its pipe.
 -define(REVOKE_FOR_MS, 60000).
 %% How late the sweep for requests without an answer may come: a tenth of `timeout' within these.
 -define(MIN_SWEEP_MS, 10).
 -define(MAX_SWEEP_MS, 250).
+%% How many calls and casts of a worker may be under way in processes of their own, streams apart, and
+%% how many streams it may take.
+-define(MAX_TASKS, 10000).
 %% The worker's exit status for a packet that it cannot understand (sysexits: EX_SOFTWARE).
 -define(EXIT_PROTOCOL, 70).
 
@@ -231,6 +236,8 @@ handle_info({pool_down, _, process, _, _}, State) ->
 handle_info({'ETS-TRANSFER', Routes, _, _}, State) ->
     ok = hornbeam_routes:tell_all(Routes, worker_down),
     {noreply, State};
+handle_info({task_down, _, process, _, _}, State = #state{tasks = Tasks}) ->
+    {noreply, State#state{tasks = Tasks - 1}};
 handle_info({'DOWN', Monitor, process, _, _} = Message, State = #state{hooks = Hooks}) ->
     case hornbeam_worker_hooks:process_down(Monitor, Hooks) of
         unknown ->
@@ -335,10 +342,9 @@ handle_message({done, Id}, State = #state{args = Args}) ->
 handle_message({call, CallId, Function, Args}, State) ->
     #state{port = Port, writer = Writer} = State,
     Reply = fun(Result) -> reply(CallId, Result, Port, Writer) end,
-    case call(Function, Args, State) of
+    case bounded(call(Function, Args, State), State) of
         {task, Task, TimeoutMs} ->
-            _ = hornbeam_task:start(self(), Task, TimeoutMs, Reply),
-            {ok, State};
+            {ok, watch_task(hornbeam_task:start(self(), Task, TimeoutMs, Reply), State)};
         {stream, Invocation, TimeoutMs} ->
             Sink = stream_sink(Reply, Writer),
             Hooks = hornbeam_worker_hooks:open_stream(Sink, Invocation, TimeoutMs,
@@ -359,14 +365,16 @@ handle_message({cast, stream_cancel, {Id}}, State) ->
     hornbeam_worker_hooks:cancel(Id, State#state.hooks),
     {ok, State};
 handle_message({cast, Function, Args}, State) ->
-    case hornbeam_services:cast(Function, Args) of
-        {task, Task, _} -> hornbeam_task:cast(Task, #{function => Function});
-        {ok, _} -> ok;
+    case bounded(hornbeam_services:cast(Function, Args), State) of
+        {task, Task, _} ->
+            {ok, watch_task(hornbeam_task:cast(Task, #{function => Function}), State)};
+        {ok, _} ->
+            {ok, State};
         {error, {Name, Facts}} ->
             ?LOG_WARNING(#{what => cast_failed, function => Function, error => Name,
-                           facts => Facts})
-    end,
-    {ok, State};
+                           facts => Facts}),
+            {ok, State}
+    end;
 handle_message({returned, Id, _} = Message, State = #state{args = Args}) when Id > 0 ->
     #{routes := Routes, load := Load, pool := Pool, waiting := Waiting} = Args,
     case hornbeam_routes:return(Routes, Message) of
@@ -418,6 +426,25 @@ call(Function, Args, #state{args = #{routes := Routes}})
     hornbeam_worker_topics:call(Function, Args, Routes);
 call(Function, Args, _) ->
     hornbeam_services:call(Function, Args).
+
+%% What a worker asks for without waiting does not fill the node with processes.
+bounded({task, _, _}, #state{tasks = ?MAX_TASKS}) ->
+    too_many_calls();
+bounded({stream, _, _} = Stream, #state{hooks = Hooks}) ->
+    case hornbeam_worker_hooks:stream_count(Hooks) of
+        ?MAX_TASKS -> too_many_calls();
+        _ -> Stream
+    end;
+bounded(Answer, _) ->
+    Answer.
+
+too_many_calls() ->
+    {error, {too_many_calls, #{limit => ?MAX_TASKS}}}.
+
+%% It may be killed by what it runs, so nothing else tells of its end for sure.
+watch_task(Task, State = #state{tasks = Tasks}) ->
+    _ = monitor(process, Task, [{tag, task_down}]),
+    State#state{tasks = Tasks + 1}.
 
 %% The reply goes straight to the port where the pipe has room: a synchronous caller waits for it.
 reply(CallId, Result, Port, Writer) ->

@@ -15,6 +15,7 @@
 -export([produce/3]).
 -export([result/3]).
 -export([open_stream/4]).
+-export([stream_count/1]).
 -export([give_credit/3]).
 -export([cancel/2]).
 -export([process_down/2]).
@@ -122,6 +123,11 @@ open_stream(Sink, Invocation, TimeoutMs, Hooks) ->
     Monitor = monitor(process, Relay),
     Hooks#hooks{next_id = Id + 1, relays = Relays#{Id => Relay},
                 monitors = Monitors#{Monitor => {relay, Id}}}.
+
+%% @doc How many streams are open.
+-spec stream_count(hooks()) -> non_neg_integer().
+stream_count(#hooks{relays = Relays}) ->
+    map_size(Relays).
 
 -spec give_credit(stream_id(), pos_integer(), hooks()) -> ok.
 give_credit(Id, Count, #hooks{relays = Relays}) ->
