@@ -183,7 +183,10 @@ class ResponseSide:
     def disconnect(self) -> None:
         """Note that the client has gone."""
         self._is_gone = True
+        self._wake_senders()
 
+    def _wake_senders(self) -> None:
+        """Let all that wait in send() see that it was in vain."""
         if self._pending:
             for part in self._pending:
                 part.waiter.set()
@@ -211,10 +214,13 @@ class ResponseSide:
             self._file.refuse(reason, size_bytes)
 
     async def _drain(self) -> None:
-        """Wait for what a cancelled send() has left; its own waiter went with it."""
+        """Wait for what is before: a cancelled send() has left it, or another task's.
+
+        Behind it, and not with the waiter of the last part: its own task may wait.
+        """
         assert self._pending
         waiter = self._response_host.runtime.create_waiter()
-        self._pending[-1].waiter = waiter
+        self._pending.append(_Part(b"", waiter, is_last=False))
         await waiter.wait()
 
     def _give_up(self, status: int, text: bytes) -> None:
@@ -224,6 +230,7 @@ class ResponseSide:
 
         request_id = self._request_id
         self._phase = _COMPLETE
+        self._wake_senders()
 
         if self._is_head_sent:
             self._response_host.post(protocol.abort(request_id))
@@ -253,7 +260,7 @@ class ResponseSide:
 
             if part is not None:
                 await part.waiter.wait()
-                self._check_connected()
+                self._check_sent(part)
 
         elif kind == "http.response.start":
             self._send_start(message)
@@ -265,6 +272,12 @@ class ResponseSide:
     def _check_connected(self) -> None:
         if self._is_gone and self._phase is not _COMPLETE:
             raise ClientDisconnected("the client has gone")
+
+    def _check_sent(self, part: _Part) -> None:
+        self._check_connected()
+
+        if part.rest:
+            raise ClientDisconnected("the response was cut")
 
     def _check_phase(self, phase: _Phase, kind: str) -> None:
         if self._phase is not phase:
@@ -458,18 +471,17 @@ class ResponseSide:
         Returns when the node has opened it: so it may be unlinked, and a client that is
         slow to take it costs the application nothing.
         """
-        phase = self._phase
-
-        if phase is not _HELD and phase is not _BODY:
-            raise AsgiOrderError(phase.value, "'http.response.pathsend'")
+        self._check_file_may_come()
 
         if self._has_trailers:
             raise ValueError("no trailers can follow a file that the server sends")
 
         path = file_path(message)
 
-        if self._pending:
+        while self._pending:
             await self._drain()
+            # Another task may have gone on meanwhile.
+            self._check_file_may_come()
 
         self._check_connected()
         waiter = self._response_host.runtime.create_waiter()
@@ -484,10 +496,17 @@ class ResponseSide:
         self._file = None
 
         if not offer.is_opened:
+            if self._phase is _COMPLETE:
+                raise ClientDisconnected("the response was cut")
+
             self._phase = _BROKEN if head is None else _HELD
             self._check_connected()
             assert offer.error is not None
             raise offer.error
+
+    def _check_file_may_come(self) -> None:
+        if self._phase is not _HELD and self._phase is not _BODY:
+            raise AsgiOrderError(self._phase.value, "'http.response.pathsend'")
 
     def _send_trailers(self, message: Message) -> None:
         self._check_phase(_TRAILERS, "http.response.trailers")
