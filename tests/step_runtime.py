@@ -192,6 +192,8 @@ class Puppet:
         self.window_bytes = window_bytes
         self.sent: list[tuple[Any, ...]] = []
         """The messages of the session, headed by str."""
+        self.received: list[_asgi.Message] = []
+        """What the application has got."""
         self.is_over = False
         self.is_start_held = False
         self._end: StepWaiter = self.runtime.create_waiter()
@@ -259,7 +261,9 @@ class Puppet:
         await self.session.send(message)
 
     async def _receive(self) -> None:
-        self.on_received(await self.session.receive())
+        message = await self.session.receive()
+        self.received.append(message)
+        self.on_received(message)
 
 
 def _ignore(message: object) -> None:

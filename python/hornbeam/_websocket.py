@@ -264,7 +264,8 @@ class WebSocketSession(Session):
         # Its extension holds this session.
         self._scope = {}
         self._stage = _CLOSED
-        self._fail_senders()
+        # Of this id nothing comes any more, for which another task may wait.
+        self._finish(_GONE, "")
 
     # receive()
 
