@@ -33,8 +33,17 @@ properties(Module) ->
 is_property("prop_" ++ _) -> true;
 is_property(_) -> false.
 
+%% Those that take their time say how often they are tried. HORNBEAM_MODEL_RUNS tries them more
+%% often: `make soak SOAK=models'.
+runs(Module) ->
+    case {erlang:function_exported(Module, runs, 0), os:getenv("HORNBEAM_MODEL_RUNS")} of
+        {false, _} -> ?RUNS;
+        {true, false} -> Module:runs();
+        {true, Runs} -> list_to_integer(Runs)
+    end.
+
 check(Module, Property) ->
-    Options = [quiet, long_result, {numtests, ?RUNS}, {max_size, 30}],
+    Options = [quiet, long_result, {numtests, runs(Module)}, {max_size, 30}],
     ct:pal("~s:~s", [Module, Property]),
     ?assertEqual({Module, Property, true}, {
         Module, Property, proper:quickcheck(Module:Property(), Options)
