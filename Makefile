@@ -23,12 +23,15 @@ SCALE = 1
 REPORT =
 BENCH_VENV = .venvs/bench
 
+# `make counts UPDATE=yes` writes the table of bounds.
+UPDATE =
+
 export APP APP_DIR BIND WORKERS OPTS
 
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
 .PHONY: help run deps build venv test test-deps test-build lint types xref dialyzer eunit ct pytest \
-	conformance coverage edoc bench soak codec-asan clean
+	conformance coverage edoc bench counts soak codec-asan clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' \
@@ -63,7 +66,7 @@ test-build: build test-deps
 # test.sh prepares once for all of them.
 ifndef PREPARED
 lint types xref dialyzer edoc codec-asan: test-deps
-eunit ct pytest conformance soak: test-build
+eunit ct pytest conformance counts soak: test-build
 endif
 
 lint: ## check the style of the Python code
@@ -110,6 +113,9 @@ bench: deps ## measure Hornbeam beside its peers; JOB=hello PEERS=uvicorn ROUNDS
 	@scripts/build_ext.sh $(BENCH_VENV)/bin/python
 	@$(BENCH_VENV)/bin/python -m bench --job '$(JOB)' --peers '$(PEERS)' --rounds $(ROUNDS) \
 		--seconds $(SECONDS) --scale $(SCALE) $(if $(REPORT),--report '$(REPORT)')
+
+counts: ## print what a request takes, in counts that are the same on all machines
+	@PYTHONPATH=tests $(VENV_PYTHON) -m counts $(if $(UPDATE),--update)
 
 codec-asan: ## feed the codec's C part hostile bytes under AddressSanitizer
 	@scripts/codec_asan.sh $(VENV_PYTHON)

@@ -93,6 +93,11 @@ look_for_clients() {
     fi
 }
 
+# Tests count system calls with it.
+look_for_tracer() {
+    has_command strace || need strace
+}
+
 # Loads of the bench, and what its shared counter is compared with.
 look_for_bench() {
     has_command wrk || need wrk
@@ -138,6 +143,7 @@ look_for_tools
 if [ "$purpose" = test ]; then
     look_for_erlang_tests
     look_for_clients
+    look_for_tracer
 elif [ "$purpose" = bench ]; then
     look_for_bench
 fi
