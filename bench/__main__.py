@@ -71,7 +71,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--job", type=_choice(JOBS), default=list(JOBS))
     parser.add_argument("--peers", type=_choice(peers), default=peers)
     parser.add_argument("--rounds", type=_at_least(int, 1), default=3)
-    parser.add_argument("--seconds", type=_at_least(float, 0.1), default=5.0)
+    parser.add_argument("--seconds", type=_at_least(float, 0.1), default=6.0)
     parser.add_argument("--scale", type=_at_least(float, 0), default=1.0)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--report", type=Path, help="a page to put the tables into")

@@ -19,7 +19,7 @@ CONNECTIONS = 64
 class Options:
     """What a run of the bench is asked for."""
 
-    seconds: float = 5.0
+    seconds: float = 6.0
     """Of load, for each figure."""
     scale: float = 1.0
     """Of the numbers of sockets."""

@@ -56,6 +56,8 @@ class Setup:
     reloads: bool = False
     """SIGHUP replaces the workers."""
     env: dict[str, str] = field(default_factory=dict)
+    vm_flags: tuple[str, ...] = ()
+    """Of the node, beside those that all have."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _hornbeam(setup: Setup, port: int) -> list[str]:
     text = ", ".join(f"{name} => {value}" for name, value in options.items())
     start = f'ok = hornbeam:start("{setup.app}", #{{{text}}}).'
     reloads = ["-hornbeam", "reload_on_sighup", "true"] if setup.reloads else []
-    return [*_erl(), *reloads, "-eval", start]
+    return [*_erl(), *setup.vm_flags, *reloads, "-eval", start]
 
 
 def _uvicorn(setup: Setup, port: int) -> list[str]:
