@@ -117,7 +117,7 @@ bench: deps ## measure Hornbeam beside its peers; JOB=hello PEERS=uvicorn ROUNDS
 counts: ## print what a request takes, in counts that are the same on all machines
 	@PYTHONPATH=tests $(VENV_PYTHON) -m counts $(if $(UPDATE),--update)
 
-codec-asan: ## feed the codec's C part hostile bytes under AddressSanitizer
+codec-asan: ## feed what is in C hostile input under AddressSanitizer
 	@scripts/codec_asan.sh $(VENV_PYTHON)
 
 clean: ## remove what was built

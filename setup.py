@@ -17,7 +17,10 @@ setup(
             optional=True,
         ),
         Extension(
-            "hornbeam._http_c", sources=["python/hornbeam/_http_c.c"], optional=True
+            "hornbeam._http_c",
+            sources=sorted(glob("python/hornbeam/_http_c*.c")),
+            depends=["python/hornbeam/_http_c.h"],
+            optional=True,
         ),
     ]
 )

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Runs the codec's tests against a C codec that checks itself: with AddressSanitizer and
-# UndefinedBehaviorSanitizer, or under valgrind where the compiler has no sanitizers.
+# Runs the tests of what is in C, most of it the codec, against a build that checks itself: with
+# AddressSanitizer and UndefinedBehaviorSanitizer, or under valgrind where the compiler has no
+# sanitizers.
 #
 #   scripts/codec_asan.sh PYTHON
 #
@@ -36,10 +37,12 @@ export HORNBEAM_FUZZ_ROUNDS="${FUZZ_ROUNDS:-10}"
 build() {
     CFLAGS="-g -O1 -fno-omit-frame-pointer -UNDEBUG $1" "$folder/scripts/build_ext.sh" "$python"
 
-    if ! ls "$folder"/python/hornbeam/_etf_c*.so >/dev/null 2>&1; then
-        echo "codec_asan: the C codec could not be built" >&2
-        exit 1
-    fi
+    for extension in _etf_c _http_c; do
+        if ! ls "$folder/python/hornbeam/$extension".*.so >/dev/null 2>&1; then
+            echo "codec_asan: $extension could not be built" >&2
+            exit 1
+        fi
+    done
 }
 
 # test_nothing_leaks and its like count what Python's allocator hands out; the tests of the
@@ -49,7 +52,7 @@ run_tests() {
     "$@" -m pytest -q -p no:cacheprovider --capture=sys \
         -o "pythonpath=$folder/python tests" -o timeout=1200 \
         tests/test_etf_vectors.py tests/test_etf_decode.py tests/test_etf_encode.py \
-        tests/test_etf_hostile.py \
+        tests/test_etf_hostile.py tests/test_usual.py tests/test_request_state.py \
         -k "not leak and not ever_new and not take_no_memory and not takes_no_memory \
             and not bomb_unfolds and not script_makes and not beyond_the_limit \
             and not python"

@@ -126,13 +126,13 @@ def test_nothing_splits_a_response(headers: Pairs) -> None:
 def test_names_are_not_remembered_without_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_headers, "_names", {})
+    monkeypatch.setattr(_headers, "HEADER_NAMES", {})
 
     for number in range(_headers.MAX_CACHED_NAMES + 10):
         name = b"X-%d" % number
         assert check_headers([(name, b"")])[0] == [(name.lower(), b"")]
 
-    assert len(_headers._names) == _headers.MAX_CACHED_NAMES
+    assert len(_headers.HEADER_NAMES) == _headers.MAX_CACHED_NAMES
 
 
 def test_trailers_have_no_length() -> None:

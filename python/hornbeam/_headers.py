@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from hornbeam._usual import check_usual_headers
 
-__all__ = ("check_headers", "check_trailers")
+__all__ = ("HEADER_NAMES", "check_headers", "check_trailers")
 
 MAX_CACHED_NAMES: Final = 1024
 
@@ -24,7 +24,7 @@ _SHOWN_BYTES: Final = 80
 
 # Given name -> name in lower case. Applications use few names, and the same ones each
 # time; bounded, as some make names from what a client sent.
-_names: Final[dict[bytes, bytes]] = {}
+HEADER_NAMES: Final[dict[bytes, bytes]] = {}
 
 
 def check_headers(headers: object) -> tuple[list[tuple[bytes, bytes]], int | None]:
@@ -38,7 +38,7 @@ def check_headers(headers: object) -> tuple[list[tuple[bytes, bytes]], int | Non
         ValueError: a name or value is not allowed in HTTP, or `content-length` is no
             number or comes with two different ones.
     """
-    return check_usual_headers(headers, _names) or _check_all(headers)
+    return check_usual_headers(headers, HEADER_NAMES) or _check_all(headers)
 
 
 def _check_all(headers: object) -> tuple[list[tuple[bytes, bytes]], int | None]:
@@ -56,7 +56,7 @@ def _check_all(headers: object) -> tuple[list[tuple[bytes, bytes]], int | None]:
         if type(name) is not bytes or type(value) is not bytes:
             name, value = _to_bytes("name", name), _to_bytes("value", value)
 
-        name = _names.get(name) or _check_name(name)
+        name = HEADER_NAMES.get(name) or _check_name(name)
 
         # Three searches are faster than one with a pattern.
         if b"\n" in value or b"\r" in value or b"\0" in value:
@@ -109,8 +109,8 @@ def _check_name(name: bytes) -> bytes:
 
     lower = name.lower()
 
-    if len(_names) < MAX_CACHED_NAMES:
-        _names[name] = lower
+    if len(HEADER_NAMES) < MAX_CACHED_NAMES:
+        HEADER_NAMES[name] = lower
 
     return lower
 

@@ -28,25 +28,12 @@ class HttpSession(Session):
         more: whether more of it will come.
     """
 
-    __slots__ = (
-        "_credit_due_bytes",
-        "_is_body_complete",
-        "_is_waiting_told",
-        "_received_bytes",
-        "_unread",
-    )
+    __slots__ = ()
 
     def __init__(
         self, host: SessionHost, request_id: int, scope: Scope, body: bytes, more: bool
     ) -> None:
-        # The method now: the scope is the application's, which may change it.
-        is_head_request = scope["method"] == "HEAD"
-        super().__init__(host, request_id, scope, is_head_request=is_head_request)
-        self._unread = [body] if body or not more else []
-        self._is_body_complete = not more
-        self._is_waiting_told = False
-        self._received_bytes = len(body)
-        self._credit_due_bytes = 0
+        self._begin(host, request_id, scope, body, more)
 
     def add_body(self, part: bytes, more: bool) -> None:
         """Take a further part of the request's body."""

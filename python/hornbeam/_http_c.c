@@ -4,26 +4,9 @@
  * Only for the usual case. What is unusual or wrong gets None, and the Python code that
  * calls this does all of it again and says what is wrong; so there is one place for each
  * rule and its error, and what is here can be left out. No lock, and no state but caches. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_http_c.h"
+
 #include <string.h>
-
-enum { SCOPE_FIELDS = 9, EXTENSIONS = 3, MAX_LENGTH_DIGITS = 19 };
-
-/* Keys of a scope, all of them in the template. */
-#define HTTP_KEYS(X)                                                                       \
-    X(asgi) X(http_version) X(method) X(scheme) X(path) X(raw_path) X(query_string)        \
-    X(root_path) X(headers) X(client) X(server) X(extensions) X(state)
-
-typedef struct {
-    PyObject *scope;      /* a scope that is copied and filled in */
-    PyObject *asgi;       /* what each scope has a copy of */
-    PyObject *extensions[EXTENSIONS];
-    PyObject *empty_text;
-#define HTTP_FIELD(name) PyObject *key_##name;
-    HTTP_KEYS(HTTP_FIELD)
-#undef HTTP_FIELD
-} HttpState;
 
 static HttpState *
 http_state(PyObject *module)
@@ -122,6 +105,32 @@ check_pair(PyObject *pair, PyObject *names, PyObject **declared)
     return PyTuple_Pack(2, lower, value);
 }
 
+int
+http_check_headers(PyObject *headers, PyObject *names, PyObject **checked,
+                   PyObject **declared)
+{
+    *checked = *declared = NULL;
+    if (!PyList_CheckExact(headers)) {
+        return 0;
+    }
+
+    Py_ssize_t size = PyList_GET_SIZE(headers);
+    if ((*checked = PyList_New(size)) == NULL) {
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < size; i++) {
+        PyObject *pair = check_pair(PyList_GET_ITEM(headers, i), names, declared);
+        if (pair == NULL) {
+            Py_CLEAR(*checked);
+            Py_CLEAR(*declared);
+            return PyErr_Occurred() ? -1 : 0;
+        }
+        PyList_SET_ITEM(*checked, i, pair);
+    }
+
+    return 1;
+}
+
 PyDoc_STRVAR(check_headers_doc,
              "check_headers(headers, names, /)\n--\n\n"
              "Check headers whose names are known in lower case; None if that is not"
@@ -134,27 +143,14 @@ check_headers(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t cou
         PyErr_SetString(PyExc_TypeError, "check_headers() takes headers and a dict of names");
         return NULL;
     }
-    if (!PyList_CheckExact(args[0])) {
-        Py_RETURN_NONE;
-    }
 
-    Py_ssize_t size = PyList_GET_SIZE(args[0]);
-    PyObject *declared = NULL;
-    PyObject *checked = PyList_New(size);
-    if (checked == NULL) {
+    PyObject *checked, *declared;
+    int status = http_check_headers(args[0], args[1], &checked, &declared);
+    if (status < 0) {
         return NULL;
     }
-    for (Py_ssize_t i = 0; i < size; i++) {
-        PyObject *pair = check_pair(PyList_GET_ITEM(args[0], i), args[1], &declared);
-        if (pair == NULL) {
-            Py_DECREF(checked);
-            Py_XDECREF(declared);
-            if (PyErr_Occurred()) {
-                return NULL;
-            }
-            Py_RETURN_NONE;
-        }
-        PyList_SET_ITEM(checked, i, pair);
+    if (status == 0) {
+        Py_RETURN_NONE;
     }
 
     PyObject *length = declared ? declared : Py_NewRef(Py_None);
@@ -366,9 +362,16 @@ http_exec(PyObject *module)
         return -1;                                                                         \
     }
     HTTP_KEYS(HTTP_LOAD)
+    HTTP_NAMES(HTTP_LOAD)
 #undef HTTP_LOAD
 
-    return make_template(state);
+    state->start_type = PyUnicode_InternFromString("http.response.start");
+    state->body_type = PyUnicode_InternFromString("http.response.body");
+    if (state->start_type == NULL || state->body_type == NULL || make_template(state) < 0) {
+        return -1;
+    }
+
+    return http_add_request_type(module);
 }
 
 static int
@@ -394,11 +397,14 @@ http_clear(PyObject *module)
     Py_CLEAR(state->scope);
     Py_CLEAR(state->asgi);
     Py_CLEAR(state->empty_text);
+    Py_CLEAR(state->start_type);
+    Py_CLEAR(state->body_type);
     for (int i = 0; i < EXTENSIONS; i++) {
         Py_CLEAR(state->extensions[i]);
     }
 #define HTTP_CLEAR(name) Py_CLEAR(state->key_##name);
     HTTP_KEYS(HTTP_CLEAR)
+    HTTP_NAMES(HTTP_CLEAR)
 #undef HTTP_CLEAR
 
     return 0;

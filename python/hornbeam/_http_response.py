@@ -28,7 +28,6 @@ request, and a lookup by enum members costs more than all its comparisons.
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from typing import Any, Final, Protocol
 
@@ -40,8 +39,18 @@ from hornbeam._asgi import (
     Message,
     message_type,
 )
-from hornbeam._headers import check_headers, check_trailers
+from hornbeam._headers import HEADER_NAMES, check_headers, check_trailers
 from hornbeam._http_file import FileOffer, file_path
+from hornbeam._request_state import (
+    BODY,
+    BROKEN,
+    COMPLETE,
+    ENDING,
+    HELD,
+    START,
+    TRAILERS,
+    RequestState,
+)
 from hornbeam._runtime import Runtime, Waiter
 
 __all__ = ("ResponseHost", "ResponseSide")
@@ -60,26 +69,16 @@ class ResponseHost(Protocol):
         """Call `send_held_start` of the response soon."""
 
 
-class _Phase(enum.Enum):
-    """The phases; their values are what the application may do in them, in words."""
-
-    START = "'http.response.start'"
-    HELD = "the first 'http.response.body'"
-    BODY = "a further 'http.response.body'"
-    ENDING = "nothing before the send() of the last body part has returned"
-    TRAILERS = "'http.response.trailers'"
-    COMPLETE = "nothing more, the response is complete"
-    BROKEN = "nothing more, the body does not match its content-length"
-
-
-# Members as plain names: the lookup on the class would cost on each use.
-_START: Final = _Phase.START
-_HELD: Final = _Phase.HELD
-_BODY: Final = _Phase.BODY
-_ENDING: Final = _Phase.ENDING
-_TRAILERS: Final = _Phase.TRAILERS
-_COMPLETE: Final = _Phase.COMPLETE
-_BROKEN: Final = _Phase.BROKEN
+# What the application may do in each phase, in words.
+_EXPECTED: Final = {
+    START: "'http.response.start'",
+    HELD: "the first 'http.response.body'",
+    BODY: "a further 'http.response.body'",
+    ENDING: "nothing before the send() of the last body part has returned",
+    TRAILERS: "'http.response.trailers'",
+    COMPLETE: "nothing more, the response is complete",
+    BROKEN: "nothing more, the body does not match its content-length",
+}
 
 _SWITCHING_PROTOCOLS: Final = 101
 _EARLY_HINTS: Final = 103
@@ -102,67 +101,29 @@ class _Part:
         self.waiter = waiter
 
 
-class ResponseSide:
+class ResponseSide(RequestState):
     """The response to one request.
 
     A base class of the session and not a part of it: one object more for each request
     would cost, and one that has to tell the session of its end would make a reference
     cycle.
-
-    Args:
-        host: what it shares with others.
-        request_id: the node's number for the request.
-        is_head_request: whether the client wants no body.
     """
 
-    __slots__ = (
-        "_file",
-        "_has_trailers",
-        "_is_gone",
-        "_is_head_request",
-        "_is_head_sent",
-        "_left_bytes",
-        "_pending",
-        "_phase",
-        "_request_id",
-        "_response_headers",
-        "_response_host",
-        "_status",
-        "_trailers",
-        "_unacknowledged_bytes",
-    )
+    __slots__ = ()
 
-    def __init__(
-        self, host: ResponseHost, request_id: int, *, is_head_request: bool
-    ) -> None:
-        self._response_host = host
-        self._request_id = request_id
-        self._is_head_request = is_head_request
-        # The client has gone, or has its answer already.
-        self._is_gone = False
-        self._phase = _START
-        self._status = 0
-        self._response_headers: list[tuple[bytes, bytes]] = []
-        self._is_head_sent = False
-        self._has_trailers = False
-        self._trailers: list[tuple[bytes, bytes]] | None = None
-        # How much body is missing to the content-length; None if that is not checked.
-        self._left_bytes: int | None = None
-        self._unacknowledged_bytes = 0
-        self._pending: deque[_Part] | None = None
-        # Whose answer the application waits for.
-        self._file: FileOffer | None = None
+    _pending: deque[_Part] | None
+    _response_host: ResponseHost
 
     # For the session.
 
     @property
     def _is_complete(self) -> bool:
-        return self._phase is _COMPLETE
+        return self._phase == COMPLETE
 
     @property
     def _expected(self) -> str:
         """What the application may do now, in words."""
-        return self._phase.value
+        return _EXPECTED[self._phase]
 
     def _on_complete(self) -> None:
         """Take note that nothing more of the response will come."""
@@ -177,7 +138,7 @@ class ResponseSide:
 
     def send_held_start(self) -> None:
         """Have the head not wait any longer for the first part of the body."""
-        if self._phase is _HELD and not self._is_gone:
+        if self._phase == HELD and not self._is_gone:
             self._send_part(b"", is_last=False)
 
     def disconnect(self) -> None:
@@ -200,10 +161,10 @@ class ResponseSide:
         """Note that the node has opened the file that it was asked to send."""
         offer = self._file
 
-        if offer is None or self._phase is _COMPLETE:
+        if offer is None or self._phase == COMPLETE:
             return
 
-        self._phase = _COMPLETE
+        self._phase = COMPLETE
         self._is_head_sent = True
         offer.open()
         self._on_complete()
@@ -225,11 +186,11 @@ class ResponseSide:
 
     def _give_up(self, status: int, text: bytes) -> None:
         """End a response that the application did not complete, as well as possible."""
-        if self._is_gone or self._phase is _COMPLETE:
+        if self._is_gone or self._phase == COMPLETE:
             return
 
         request_id = self._request_id
-        self._phase = _COMPLETE
+        self._phase = COMPLETE
         self._wake_senders()
 
         if self._is_head_sent:
@@ -253,6 +214,17 @@ class ResponseSide:
                 content-length.
             TypeError, ValueError: something in it is not what ASGI or HTTP want.
         """
+        usual = self._take_usual(message, HEADER_NAMES)
+
+        if usual is not None:
+            if usual:
+                self._response_host.post(usual)
+                self._on_complete()
+            else:
+                self._response_host.note_held_start()
+
+            return
+
         kind = message.get("type") if type(message) is dict else message_type(message)
 
         if kind == "http.response.body":
@@ -270,7 +242,7 @@ class ResponseSide:
             self._send_other(message_type(message), message)
 
     def _check_connected(self) -> None:
-        if self._is_gone and self._phase is not _COMPLETE:
+        if self._is_gone and self._phase != COMPLETE:
             raise ClientDisconnected("the client has gone")
 
     def _check_sent(self, part: _Part) -> None:
@@ -279,9 +251,9 @@ class ResponseSide:
         if part.rest:
             raise ClientDisconnected("the response was cut")
 
-    def _check_phase(self, phase: _Phase, kind: str) -> None:
-        if self._phase is not phase:
-            raise AsgiOrderError(self._phase.value, repr(kind))
+    def _check_phase(self, phase: int, kind: str) -> None:
+        if self._phase != phase:
+            raise AsgiOrderError(_EXPECTED[self._phase], repr(kind))
 
         self._check_connected()
 
@@ -289,14 +261,14 @@ class ResponseSide:
         if kind == "http.response.trailers":
             self._send_trailers(message)
         elif kind == "http.response.early_hint":
-            self._check_phase(_START, kind)
+            self._check_phase(START, kind)
             links = [(b"link", link) for link in message.get("links", ())]
             self._inform(_EARLY_HINTS, links)
         elif kind not in _IGNORED:
-            raise AsgiOrderError(self._phase.value, repr(kind))
+            raise AsgiOrderError(_EXPECTED[self._phase], repr(kind))
 
     def _send_start(self, message: Message) -> None:
-        self._check_phase(_START, "http.response.start")
+        self._check_phase(START, "http.response.start")
         status = _check_status(message)
         headers = message.get("headers", ())
 
@@ -312,7 +284,7 @@ class ResponseSide:
         if status not in _BODILESS and not self._is_head_request:
             self._left_bytes = declared
 
-        self._phase = _HELD
+        self._phase = HELD
         self._response_host.note_held_start()
 
     def _inform(self, status: int, headers: object) -> None:
@@ -327,8 +299,8 @@ class ResponseSide:
         """
         phase = self._phase
 
-        if phase is not _HELD and phase is not _BODY:
-            raise AsgiOrderError(phase.value, "'http.response.body'")
+        if phase != HELD and phase != BODY:
+            raise AsgiOrderError(_EXPECTED[phase], "'http.response.body'")
 
         if self._is_gone:
             raise ClientDisconnected("the client has gone")
@@ -345,7 +317,7 @@ class ResponseSide:
             self._count_down(size, is_last)
 
         if (
-            phase is _HELD
+            phase == HELD
             and is_last
             and size <= self._response_host.window_bytes
             and not self._has_trailers
@@ -367,7 +339,7 @@ class ResponseSide:
         left = self._left_bytes - size
 
         if left < 0 or (is_last and left > 0):
-            self._phase = _BROKEN
+            self._phase = BROKEN
             problem = f"{-left} more" if left < 0 else f"{left} less"
             raise ContentLengthMismatch(
                 f"the body has {problem} bytes than content-length"
@@ -376,7 +348,7 @@ class ResponseSide:
         self._left_bytes = left
 
     def _send_whole(self, body: bytes) -> None:
-        self._phase = _COMPLETE
+        self._phase = COMPLETE
         self._is_head_sent = True
         self._response_host.post(
             protocol.response(
@@ -387,7 +359,7 @@ class ResponseSide:
         self._on_complete()
 
     def _enqueue(self, body: bytes, *, is_last: bool) -> _Part | None:
-        if is_last and self._phase is _HELD:
+        if is_last and self._phase == HELD:
             self._add_content_length(len(body))
 
         part = _Part(body, self._response_host.runtime.create_waiter(), is_last=is_last)
@@ -398,7 +370,7 @@ class ResponseSide:
         self._pending.append(part)
 
         if is_last:
-            self._phase = _ENDING
+            self._phase = ENDING
 
         self._send_pending()
         return part if part in self._pending else None
@@ -458,12 +430,12 @@ class ResponseSide:
             host.post(protocol.data(request_id, body))
 
         if ends:
-            self._phase = _COMPLETE
+            self._phase = COMPLETE
             self._on_complete()
         elif is_last:
-            self._phase = _TRAILERS
-        elif self._phase is _HELD:
-            self._phase = _BODY
+            self._phase = TRAILERS
+        elif self._phase == HELD:
+            self._phase = BODY
 
     async def _send_file(self, message: Message) -> None:
         """Have the node send a file as the rest of the body.
@@ -488,7 +460,7 @@ class ResponseSide:
         offer = self._file = FileOffer(path, self._left_bytes, waiter)
         # Whether the head has gone: it may have while others were waited for.
         head = None if self._is_head_sent else (self._status, self._response_headers)
-        self._phase = _ENDING
+        self._phase = ENDING
         self._response_host.post(
             protocol.file(self._request_id, head, path, 0, self._left_bytes)
         )
@@ -496,27 +468,27 @@ class ResponseSide:
         self._file = None
 
         if not offer.is_opened:
-            if self._phase is _COMPLETE:
+            if self._phase == COMPLETE:
                 raise ClientDisconnected("the response was cut")
 
-            self._phase = _BROKEN if head is None else _HELD
+            self._phase = BROKEN if head is None else HELD
             self._check_connected()
             assert offer.error is not None
             raise offer.error
 
     def _check_file_may_come(self) -> None:
-        if self._phase is not _HELD and self._phase is not _BODY:
-            raise AsgiOrderError(self._phase.value, "'http.response.pathsend'")
+        if self._phase != HELD and self._phase != BODY:
+            raise AsgiOrderError(_EXPECTED[self._phase], "'http.response.pathsend'")
 
     def _send_trailers(self, message: Message) -> None:
-        self._check_phase(_TRAILERS, "http.response.trailers")
+        self._check_phase(TRAILERS, "http.response.trailers")
         headers = [*(self._trailers or ()), *check_trailers(message.get("headers", ()))]
 
         if message.get("more_trailers", False):
             self._trailers = headers
             return
 
-        self._phase = _COMPLETE
+        self._phase = COMPLETE
         self._response_host.post(protocol.trailers(self._request_id, headers))
         self._on_complete()
 

@@ -12,11 +12,10 @@ import time
 from typing import Final, Protocol
 
 from hornbeam import _protocol as protocol
-from hornbeam._asgi import AsgiApp, Message, Scope
+from hornbeam._asgi import AsgiApp, Message
 from hornbeam._failure import format_error, is_disconnect
 from hornbeam._http_response import ResponseHost, ResponseSide
 from hornbeam._protocol import LogLevel
-from hornbeam._runtime import Task, Timer, Waiter
 
 __all__ = ("ERROR", "UNAVAILABLE", "Session", "SessionHost")
 
@@ -43,43 +42,11 @@ class SessionHost(ResponseHost, Protocol):
 
 
 class Session(ResponseSide):
-    """One request of one application.
+    """One request of one application; `_begin` comes before all else."""
 
-    Args:
-        host: what it shares with others.
-        request_id: the node's number for it.
-        scope: its ASGI scope.
-        is_head_request: whether the client wants no body.
-    """
+    __slots__ = ()
 
-    __slots__ = (
-        "_host",
-        "_cancelled_s",
-        "_is_cancelled",
-        "_is_reported",
-        "_is_started",
-        "_is_stopping",
-        "_receivers",
-        "_scope",
-        "_task",
-        "_timer",
-    )
-
-    def __init__(
-        self, host: SessionHost, request_id: int, scope: Scope, *, is_head_request: bool
-    ) -> None:
-        super().__init__(host, request_id, is_head_request=is_head_request)
-        self._host = host
-        self._scope = scope
-        self._task: Task | None = None
-        self._timer: Timer | None = None
-        self._is_started = False
-        self._is_cancelled = False
-        # When, by the monotonic clock, and whether a warning was logged since.
-        self._cancelled_s = 0.0
-        self._is_reported = False
-        self._is_stopping = False
-        self._receivers: list[Waiter] = []
+    _host: SessionHost
 
     def start(self) -> None:
         """Run the application, from now on or from the next turn on."""
@@ -238,6 +205,10 @@ class Session(ResponseSide):
                 return message
 
             waiter = self._host.runtime.create_waiter()
+
+            if self._receivers is None:
+                self._receivers = []
+
             self._receivers.append(waiter)
 
             try:

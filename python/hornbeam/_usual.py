@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from hornbeam._asgi import Scope
 from hornbeam._etf import CODEC
 
-__all__ = ("check_usual_headers", "make_usual_scope")
+__all__ = ("check_usual_headers", "load_usual", "make_usual_scope")
 
 CheckedHeaders: TypeAlias = tuple[list[tuple[bytes, bytes]], int | None]
 
@@ -35,13 +35,17 @@ make_usual_scope: Callable[
     [object, dict[bytes, str], Mapping[str, Any] | None], Scope | None
 ]
 
-try:
-    if CODEC != "c":
-        raise ImportError("Python was asked for")
 
-    _module: Final = import_module("hornbeam._http_c")
-    check_usual_headers = _module.check_headers
-    make_usual_scope = _module.make_scope
-except ImportError:
-    check_usual_headers = _no_headers
-    make_usual_scope = _no_scope
+def load_usual(name: str) -> Any:
+    """Return what the extension has under a name; None without one."""
+    if CODEC != "c":
+        return None
+
+    try:
+        return getattr(import_module("hornbeam._http_c"), name)
+    except ImportError:
+        return None
+
+
+check_usual_headers = load_usual("check_headers") or _no_headers
+make_usual_scope = load_usual("make_scope") or _no_scope

@@ -109,7 +109,6 @@ class WebSocketSession(Session):
     """
 
     __slots__ = (
-        "_credit_due_bytes",
         "_end",
         "_inbox",
         "_is_connect_given",
@@ -122,7 +121,7 @@ class WebSocketSession(Session):
     )
 
     def __init__(self, host: WebSocketHost, request_id: int, scope: Scope) -> None:
-        super().__init__(host, request_id, scope, is_head_request=False)
+        self._begin(host, request_id, scope, b"", True)
         self._websocket_host = host
         self._stage = _CONNECTING
         self._subprotocols = tuple(scope["subprotocols"])
@@ -136,7 +135,6 @@ class WebSocketSession(Session):
         # What the client has sent and the application has not taken: text or bytes, and
         # its size in the window. A list: an empty deque takes 600 bytes.
         self._inbox: list[tuple[str | bytes, int]] = []
-        self._credit_due_bytes = 0
         self._senders: deque[_Sender] | None = None
         scope["extensions"]["hornbeam.topics"]["send"] = self.send_raw
 
