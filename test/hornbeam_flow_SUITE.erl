@@ -10,6 +10,8 @@
 -export([asks_for_what_was_taken/1]).
 -export([excess_is_paid_back_first/1]).
 -export([nothing_taken/1]).
+-export([grows_when_it_is_taken/1]).
+-export([grows_to_a_limit/1]).
 -export([allowed_anew/1]).
 -export([resume_only_where_reading_has_stopped/1]).
 
@@ -19,6 +21,8 @@ all() ->
         asks_for_what_was_taken,
         excess_is_paid_back_first,
         nothing_taken,
+        grows_when_it_is_taken,
+        grows_to_a_limit,
         allowed_anew,
         resume_only_where_reading_has_stopped
     ].
@@ -45,6 +49,27 @@ excess_is_paid_back_first(_) ->
 nothing_taken(_) ->
     Flow = hornbeam_flow:received(100, hornbeam_flow:new(100)),
     ?assertMatch({[], _}, hornbeam_flow:credit(0, Flow)).
+
+%% Four windows have to be taken; the next one is eight times as large.
+grows_when_it_is_taken(_) ->
+    {[{flow, 100}], Flow} = take(100, take(299, hornbeam_flow:new(100))),
+    {[{flow, 701}], Grown} = credit_after(1, Flow),
+    ?assertMatch({[{flow, 800}], _}, credit_after(800, Grown)).
+
+%% By itself to 1 MiB, and no further.
+grows_to_a_limit(_) ->
+    [begin
+        {_, Flow} = take(3 * Window, take(Window, hornbeam_flow:new(Window))),
+        {[{flow, Size}], _} = hornbeam_flow:credit(2 * Full, hornbeam_flow:received(Full, Flow)),
+        ?assertEqual({Window, Full}, {Window, Size})
+     end || {Window, Full} <- [{131072, 1048576}, {131073, 1048576}, {1048576, 1048576},
+                               {2097152, 2097152}]].
+
+take(Bytes, {_, Flow}) -> take(Bytes, Flow);
+take(Bytes, Flow) -> credit_after(Bytes, Flow).
+
+credit_after(Bytes, Flow) ->
+    hornbeam_flow:credit(Bytes, hornbeam_flow:received(Bytes, Flow)).
 
 %% What may come is said again once half of it is gone, and nothing is where nothing may come.
 allowed_anew(_) ->

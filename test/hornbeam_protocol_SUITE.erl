@@ -22,6 +22,8 @@
 -export([golden_packets_of_workers/1]).
 -export([golden_packets_of_the_node/1]).
 -export([malformed_golden_packets/1]).
+-export([large_bodies_are_not_copied/1]).
+-export([parts_are_joined/1]).
 
 all() ->
     [
@@ -41,7 +43,9 @@ all() ->
         first_bytes_are_bounded,
         golden_packets_of_workers,
         golden_packets_of_the_node,
-        malformed_golden_packets
+        malformed_golden_packets,
+        large_bodies_are_not_copied,
+        parts_are_joined
     ].
 
 -define(NAME_OF_NO_ATOM, "hornbeam_protocol_no_such_atom").
@@ -370,3 +374,31 @@ packet(Messages) ->
 
 decode_one(Message) ->
     hornbeam_protocol:decode(term_to_binary([Message])).
+
+%% Whatever its size a message has the same bytes; from some size on the body is a piece of its own.
+large_bodies_are_not_copied(_) ->
+    Scope = {<<"PUT">>, <<"http">>, <<"1.1">>, <<"/">>, <<>>, [], undefined,
+             {<<"127.0.0.1">>, 80}, #{}},
+    [begin
+        Data = binary:copy(<<"x">>, Size),
+        Encoded = hornbeam_protocol:encode(Message),
+        <<131, Expected/binary>> = term_to_binary(Message),
+        ?assertEqual(Expected, iolist_to_binary(Encoded)),
+        ?assertEqual(Size > 4096, is_list(Encoded) andalso lists:member(Data, Encoded))
+     end || Size <- [0, 64, 4096, 4097, 65536],
+            Message <- [{body, 1, binary:copy(<<"x">>, Size), true},
+                        {request, 1, Scope, binary:copy(<<"x">>, Size), false}]].
+
+%% Parts of one body, as long as nothing else is between them.
+parts_are_joined(_) ->
+    Start = {start, 1, 200, [], <<"0">>},
+    ?assertEqual(
+        [Start, {data, 1, <<"abc">>}, {data, 2, <<"d">>}, {last, 1, <<"ef">>}, {done, 1}],
+        hornbeam_protocol:join(
+            [Start, {data, 1, <<"a">>}, {data, 1, <<"b">>}, {data, 1, <<"c">>},
+             {data, 2, <<"d">>}, {data, 1, <<"e">>}, {last, 1, <<"f">>}, {done, 1}])),
+    [?assertEqual(Messages, hornbeam_protocol:join(Messages))
+     || Messages <- [[], [Start], [{data, 1, <<"a">>}, {pong, 1}, {data, 1, <<"b">>}],
+                     [{last, 1, <<"a">>}, {data, 1, <<"b">>}],
+                     [{data, 1, <<"a">>}, {trailers, 1, []}],
+                     [{message, 1, text, <<"a">>}, {message, 1, text, <<"b">>}]]].

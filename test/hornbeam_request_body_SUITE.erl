@@ -12,7 +12,9 @@
 -export([continue_once/1]).
 -export([continue_too_late/1]).
 -export([waiting_for_what_is_on_its_way/1]).
--export([timer_restarts/1]).
+-export([timer_looks_again/1]).
+-export([clock_stops/1]).
+-export([earlier_deadline/1]).
 -export([rest_is_skipped/1]).
 -export([rest_is_too_long_to_skip/1]).
 -export([gathered/1]).
@@ -25,8 +27,8 @@
 
 all() ->
     [no_body, parts_are_held, at_the_limit, end_of_the_stream_behind_the_body, continue_once,
-     continue_too_late, waiting_for_what_is_on_its_way, timer_restarts, rest_is_skipped,
-     rest_is_too_long_to_skip, gathered].
+     continue_too_late, waiting_for_what_is_on_its_way, timer_looks_again,
+     clock_stops, earlier_deadline, rest_is_skipped, rest_is_too_long_to_skip, gathered].
 
 %% All is there, nothing is asked for.
 no_body(_) ->
@@ -85,18 +87,37 @@ waiting_for_what_is_on_its_way(_) ->
     {[], Same} = hornbeam_request_body:waiting(4, false, Request, Body),
     ?assertEqual(Body, Same),
     {[], Waiting} = hornbeam_request_body:waiting(5, false, Request, Body),
-    ?assertMatch({part, _}, hornbeam_request_body:timed_out(timer_name(), Waiting)).
+    ?assertMatch({part, _}, hornbeam_request_body:timed_out(timer_name(), Request, Waiting)).
 
-%% The message of a timer that was stopped is not that of its successor.
-timer_restarts(_) ->
+%% A part that comes in between sets the deadline anew, not the timer.
+timer_looks_again(_) ->
     Request = request(#{}),
     {[], First} = hornbeam_request_body:ask(Request, body(#{})),
     FirstName = timer_name(),
     {[], Second} = hornbeam_request_body:ask(Request, First),
-    ?assertEqual(stale, hornbeam_request_body:timed_out(FirstName, Second)),
-    SecondName = timer_name(),
-    {part, Fired} = hornbeam_request_body:timed_out(SecondName, Second),
-    ?assertEqual(stale, hornbeam_request_body:timed_out(SecondName, Fired)).
+    {nothing, Waiting} = hornbeam_request_body:timed_out(FirstName, Request, Second),
+    ?assertEqual(stale, hornbeam_request_body:timed_out(FirstName, Request, Waiting)),
+    {part, Fired} = hornbeam_request_body:timed_out(timer_name(), Request, Waiting),
+    ?assertEqual(stale, hornbeam_request_body:timed_out(FirstName, Request, Fired)).
+
+%% Nobody waits any more: nothing is missing when the timer fires, and it is not started again.
+clock_stops(_) ->
+    Request = request(#{}),
+    {[], Waiting} = hornbeam_request_body:ask(Request, body(#{})),
+    Name = timer_name(),
+    Stopped = hornbeam_request_body:stop_clock(Waiting),
+    {nothing, Idle} = hornbeam_request_body:timed_out(Name, Request, Stopped),
+    ok = hornbeam_request_body:close(Idle),
+    {[], Again} = hornbeam_request_body:ask(Request, Idle),
+    ?assertMatch({part, _}, hornbeam_request_body:timed_out(timer_name(), Request, Again)).
+
+%% An earlier deadline than that which the timer looks at has a timer of its own.
+earlier_deadline(_) ->
+    Long = request(#{version => 'HTTP/2', body_timeout => ?FOREVER_MS}),
+    {[], Waiting} = hornbeam_request_body:ask(Long, body(#{}, Long)),
+    Request = request(#{version => 'HTTP/2'}),
+    {[], Sooner} = hornbeam_request_body:ask(Request, Waiting),
+    ?assertMatch({part, _}, hornbeam_request_body:timed_out(timer_name(), Request, Sooner)).
 
 rest_is_skipped(_) ->
     Request = request(#{}),

@@ -232,3 +232,23 @@ def test_too_long_a_packet_is_refused_at_its_length(first: bytes) -> None:
 
     with pytest.raises(ProtocolError, match=f"a packet of {limit + 1} bytes"):
         splitter.feed(rest + struct.pack(">I", limit + 1))
+
+
+def test_more_is_read_of_a_longer_packet() -> None:
+    """As much as is missing of it, within a bound; the usual once it is there."""
+    usual, most = protocol.READ_BYTES, protocol.MAX_READ_BYTES
+    length = usual + most + 1000
+    splitter = PacketSplitter()
+    assert splitter.read_bytes == usual
+    assert splitter.feed(struct.pack(">I", length)) == []
+    assert splitter.read_bytes == most
+    assert splitter.feed(b"x" * usual) == []
+    assert splitter.read_bytes == most
+    assert splitter.feed(b"x" * 900) == []
+    assert splitter.read_bytes == most
+    assert splitter.feed(b"x" * (most - usual)) == []
+    assert splitter.read_bytes == usual + 100
+    assert splitter.feed(b"x" * (usual + 99)) == []
+    assert splitter.read_bytes == usual
+    assert splitter.feed(b"x\0") == [b"x" * length]
+    assert splitter.read_bytes == usual

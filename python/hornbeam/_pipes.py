@@ -48,9 +48,6 @@ from hornbeam._writer import PacketWriter
 
 __all__ = ("Pipes", "Receiver", "die_of")
 
-READ_BYTES: Final = 65536
-"""How much is read at once: a pipe gives no more in one read unless it was enlarged."""
-
 _STREAM_CANCEL: Final = Atom("stream_cancel")
 
 EXIT_NODE_GONE: Final = 0
@@ -477,7 +474,7 @@ class Pipes:
             _leave_fork()
 
         try:
-            data = os.read(self._read_descriptor, READ_BYTES)
+            data = os.read(self._read_descriptor, self._splitter.read_bytes)
         except BlockingIOError:
             return 0
 

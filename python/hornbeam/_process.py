@@ -27,9 +27,21 @@ CPython's 700 is what one turn of a busy event loop makes for its requests, so t
 turn would have a collection, which finds nothing.
 """
 
+TRIM_BYTES: Final = 8 * 1024 * 1024
+"""What is free at the end of the heap stays with the process up to this size.
+
+glibc's first 128 KiB are less than the parts of one body: with each of them the heap
+would shrink and grow, and all its pages would be new ones.
+"""
+
+MMAP_BYTES: Final = 4 * 1024 * 1024
+"""What is allocated at once from this size on has pages of its own."""
+
 _INITIAL_THRESHOLD: Final = gc.get_threshold()
 _F_SETPIPE_SZ: Final = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 _PR_SET_PDEATHSIG: Final = 1
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
 
 
 def set_up() -> None:
@@ -38,6 +50,7 @@ def set_up() -> None:
     _secure_standard_descriptors()
     _buffer_by_line()
     _ignore_signals()
+    _keep_heap()
 
 
 def prepare_pipe(descriptor: int) -> None:
@@ -102,6 +115,21 @@ def _die_with_parent() -> None:
     if os.getppid() != parent:
         # It went before the request took hold.
         os._exit(0)
+
+
+def _keep_heap() -> None:
+    """Have glibc keep memory that was freed, where nobody has told it what to do."""
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        # Another C library.
+        return
+
+    mallopt(_M_TRIM_THRESHOLD, TRIM_BYTES)
+    mallopt(_M_MMAP_THRESHOLD, MMAP_BYTES)
 
 
 def _secure_standard_descriptors() -> None:

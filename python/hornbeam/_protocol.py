@@ -33,6 +33,12 @@ LogLevel: TypeAlias = Literal["error", "warning", "info", "debug"]
 MAX_PACKET_BYTES: Final = 256 * 1024 * 1024
 """Longest packet that is taken from the node; windows keep real ones far below."""
 
+READ_BYTES: Final = 65536
+"""How much of the pipe is read at once."""
+
+MAX_READ_BYTES: Final = 262144
+"""The same where a packet has begun that is longer."""
+
 SHOWN_BYTES: Final = 64
 """How much of a packet that makes no sense is shown."""
 
@@ -158,12 +164,18 @@ class ProtocolError(Exception):
 class PacketSplitter:
     """Cuts the byte stream of the node into packets."""
 
-    __slots__ = ("_buffer", "_wanted_bytes")
+    __slots__ = ("_held", "_held_bytes", "_wanted_bytes", "read_bytes")
+
+    read_bytes: int
+    """How much to read next: more than usual where a long packet has begun."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        # No packet is complete before the buffer holds that much.
+        # The beginning of a packet, as it came.
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        # No packet is complete before that much is held.
         self._wanted_bytes = _LENGTH_BYTES
+        self.read_bytes = READ_BYTES
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take what was read; return the packets that are complete, without lengths.
@@ -171,16 +183,17 @@ class PacketSplitter:
         Raises:
             ProtocolError: a length is above `MAX_PACKET_BYTES`.
         """
-        buffer = self._buffer
+        if self._held:
+            self._held.append(data)
+            self._held_bytes += len(data)
 
-        if buffer:
-            buffer += data
-
-            if len(buffer) < self._wanted_bytes:
+            if self._held_bytes < self._wanted_bytes:
+                self._expect_more()
                 return []
 
-            data = bytes(buffer)
-            buffer.clear()
+            data = b"".join(self._held)
+            self._held = []
+            self.read_bytes = READ_BYTES
 
         packets = []
         begin = 0
@@ -215,7 +228,13 @@ class PacketSplitter:
 
             self._wanted_bytes += length
 
-        self._buffer += rest
+        self._held = [rest]
+        self._held_bytes = len(rest)
+        self._expect_more()
+
+    def _expect_more(self) -> None:
+        missing = self._wanted_bytes - self._held_bytes
+        self.read_bytes = min(max(missing, READ_BYTES), MAX_READ_BYTES)
 
 
 def parse_packet(packet: bytes) -> list[IncomingMessage]:

@@ -26,6 +26,7 @@
 -export([end_stream/3]).
 -export([calm/2]).
 -export([resume/1]).
+-export([widen/1]).
 -export([cut/1]).
 -export([reset/1]).
 -export([abandon/0]).
@@ -65,6 +66,10 @@
 -define(IDLE_SINCE_MS, 3).
 -define(HTTP2, 4).
 -define(FINISHING, 5).
+%% Process dictionary.
+-define(WIDENED, hornbeam_connection_widened).
+%% Of one read of the socket, once a large body has come.
+-define(LARGE_READ_BYTES, 65536).
 %% How long a connection may take to act on the request to finish.
 -define(FINISH_TIMEOUT_MS, 5000).
 
@@ -203,6 +208,18 @@ calm(#{socket := Socket, transport := Transport}, StreamId) ->
 activity(Activity) ->
     {atomics:get(Activity, ?STREAMS), atomics:get(Activity, ?TOTAL),
      atomics:get(Activity, ?IDLE_SINCE_MS)}.
+
+%% @doc A large body comes: read more of it at once. For good: another one may follow.
+-spec widen(context()) -> ok.
+widen(#{socket := Socket, transport := Transport}) ->
+    case put(?WIDENED, true) of
+        undefined ->
+            %% An error is one of the socket, of which Cowboy learns as well.
+            _ = Transport:setopts(Socket, [{buffer, ?LARGE_READ_BYTES}]),
+            ok;
+        true ->
+            ok
+    end.
 
 %% @doc Have the socket read again, behind Cowboy's back.
 %%

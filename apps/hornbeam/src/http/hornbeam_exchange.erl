@@ -197,7 +197,7 @@ gather(Exchange = #exchange{request = Request, request_body = Body, dispatch = D
     case hornbeam_request_body:is_gathered(Request, Body) of
         true ->
             %% The time of a slow client is not the application's.
-            dispatch(new, Exchange#exchange{request_body = hornbeam_request_body:stop_timer(Body),
+            dispatch(new, Exchange#exchange{request_body = hornbeam_request_body:stop_clock(Body),
                                         dispatch = hornbeam_dispatch:restart_clock(Dispatch)});
         false ->
             incoming(hornbeam_request_body:ask(Request, Body), Exchange)
@@ -224,7 +224,7 @@ forward(Data, Exchange = #exchange{phase = Phase, request_body = Body})
 forward(Data, Exchange = #exchange{request_body = Body, dispatch = Dispatch}) ->
     More = not hornbeam_request_body:is_complete(Body),
     ok = hornbeam_dispatch:body(Data, More, Dispatch),
-    {[], Exchange#exchange{request_body = hornbeam_request_body:stop_timer(Body)}}.
+    {[], Exchange#exchange{request_body = hornbeam_request_body:stop_clock(Body)}}.
 
 %% What a client sends behind its handshake is for the session, if there is to be one. One that ends
 %% its HTTP/2 stream has gone.
@@ -404,8 +404,10 @@ carry_out({Next, Commands, Body}, Exchange0) ->
 
 %%% Time
 
-body_timeout(Name, Exchange = #exchange{phase = Phase, request_body = Body0}) ->
-    case Phase =/= over andalso hornbeam_request_body:timed_out(Name, Body0) of
+body_timeout(Name, Exchange = #exchange{phase = Phase, request = Request}) ->
+    #exchange{request_body = Body0} = Exchange,
+    case Phase =/= over andalso hornbeam_request_body:timed_out(Name, Request, Body0) of
+        {nothing, Body} -> {[], Exchange#exchange{request_body = Body}};
         {Missing, Body} -> body_missing(Missing, Exchange#exchange{request_body = Body});
         _ -> {[], Exchange}
     end.
@@ -449,7 +451,7 @@ finish(Commands, Exchange = #exchange{request = Request, request_body = Body0, c
 stop_skipping(Exchange = #exchange{request = Request, request_body = Body}) ->
     Commands = [stop],
     ok = hornbeam_response_body:expect_end(Commands, Request),
-    Stopped = hornbeam_request_body:stop_timer(Body),
+    Stopped = hornbeam_request_body:stop_clock(Body),
     {Commands, Exchange#exchange{phase = over, request_body = Stopped}}.
 
 leave(Exchange = #exchange{phase = Phase, dispatch = Dispatch}) ->
@@ -497,7 +499,7 @@ refuse(Status, Text, Headers0, Exchange) ->
 -spec terminate(exchange()) -> ok.
 terminate(Exchange = #exchange{phase = Phase, request = Request = #{connection := Connection}}) ->
     hornbeam_connection:stream_ended(Connection),
-    _ = hornbeam_request_body:stop_timer(Exchange#exchange.request_body),
+    ok = hornbeam_request_body:close(Exchange#exchange.request_body),
     ok = hornbeam_response_body:close(Exchange#exchange.response_body),
     _ = Phase =:= queued andalso hornbeam_dispatch:leave_queue(Request),
     _ = leave(Exchange),

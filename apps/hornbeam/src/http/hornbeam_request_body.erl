@@ -26,8 +26,9 @@
 -export([ask/2]).
 -export([waiting/4]).
 -export([finish/3]).
--export([timed_out/2]).
--export([stop_timer/1]).
+-export([timed_out/3]).
+-export([stop_clock/1]).
+-export([close/1]).
 -export([to_session/1]).
 
 -export_type([body/0]).
@@ -44,15 +45,20 @@
     %% Last first.
     held = [] :: [binary()],
     flow :: hornbeam_flow:flow(),
-    %% The timer, and what its message is known by: one that fires while it is being cancelled is
-    %% not taken for its successor.
-    timer :: {Timer :: reference(), Name :: reference()} | undefined
+    %% Until when what is waited for must have come; undefined: nobody waits.
+    deadline_ms :: integer() | undefined,
+    %% Looks at the deadline, and at the next one if that is a later one: many parts come meanwhile,
+    %% and a timer for each would cost more than the part. Its message is known by the name: one
+    %% that fires while it is being cancelled is not taken for its successor.
+    timer :: {Timer :: reference(), Name :: reference(), FiresMs :: integer()} | undefined
 }).
 
 -opaque body() :: #body{}.
 
 %% Of a body that is gathered.
 -define(MAX_GATHERED_BYTES, 65536).
+%% What is missing of a body that is worth larger reads: two of the usual size.
+-define(LARGE_REST_BYTES, 32768).
 %% How long the end of a request's stream may come behind its body.
 -define(END_MS, 1000).
 
@@ -103,6 +109,7 @@ received(nofin, Data, Request, Body = #body{bytes = Bytes, length = Length})
 received(IsFin, Data, Request = #{server := #{max_body := MaxBody}}, Body0) ->
     #body{bytes = Bytes0, flow = Flow} = Body0,
     Bytes = Bytes0 + byte_size(Data),
+    ok = widen(Bytes0, Bytes, Request, Body0),
     _ = IsFin =:= fin andalso hornbeam_flow:is_stopped(Flow) andalso resume(Request),
     Body = Body0#body{bytes = Bytes, is_complete = IsFin =:= fin, expects_continue = false,
                       flow = hornbeam_flow:received(byte_size(Data), Flow)},
@@ -110,6 +117,13 @@ received(IsFin, Data, Request = #{server := #{max_body := MaxBody}}, Body0) ->
         true -> {too_large, Body};
         false -> {part, Body}
     end.
+
+%% With the first part, once it is known that many reads would follow.
+widen(0, Bytes, #{connection := Connection}, #body{length = Length})
+        when is_integer(Length), Length - Bytes >= ?LARGE_REST_BYTES ->
+    hornbeam_connection:widen(Connection);
+widen(_, _, _, _) ->
+    ok.
 
 resume(#{version := 'HTTP/2'}) -> ok;
 resume(#{connection := Connection}) -> hornbeam_connection:resume(Connection).
@@ -119,7 +133,7 @@ resume(#{connection := Connection}) -> hornbeam_connection:resume(Connection).
     complete | {more, body()}.
 skipped(fin, _, _, _) -> complete;
 skipped(nofin, <<>>, _, Body = #body{awaits_end = true}) -> {more, Body};
-skipped(nofin, _, Request, Body) -> {more, start_timer(Request, Body)}.
+skipped(nofin, _, Request, Body) -> {more, start_clock(Request, Body)}.
 
 %% @doc Keep a part until {@link take/1}.
 -spec hold(binary(), body()) -> body().
@@ -168,9 +182,9 @@ is_gathered(Request, #body{is_complete = IsComplete, bytes = Bytes}) ->
 %% @doc The body is waited for: the client is told to send, and has `body_timeout' to do so.
 -spec ask(hornbeam_request:request(), body()) -> {cowboy_stream:commands(), body()}.
 ask(Request, Body = #body{expects_continue = true}) ->
-    {[{inform, 100, #{}}], start_timer(Request, Body#body{expects_continue = false})};
+    {[{inform, 100, #{}}], start_clock(Request, Body#body{expects_continue = false})};
 ask(Request, Body) ->
-    {[], start_timer(Request, Body)}.
+    {[], start_clock(Request, Body)}.
 
 %% @doc The application waits, and had got so many bytes when it said so. After the head of the
 %% final response it is too late to tell the client to send.
@@ -182,7 +196,7 @@ waiting(Received, _, _, Body = #body{bytes = Bytes}) when Received =/= Bytes ->
 waiting(_, _, _, Body = #body{is_complete = true}) ->
     {[], Body};
 waiting(_, true, Request, Body = #body{expects_continue = true}) ->
-    {[], start_timer(Request, Body)};
+    {[], start_clock(Request, Body)};
 waiting(_, _, Request, Body) ->
     ask(Request, Body).
 
@@ -194,14 +208,14 @@ waiting(_, _, Request, Body) ->
     {over | skipping, cowboy_stream:commands(), body()}.
 finish(_, Request, Body = #body{awaits_end = true}) ->
     %% Stopped now, the stream would be reset.
-    {skipping, [], start_timer(?END_MS, Request, Body)};
+    {skipping, [], start_clock(?END_MS, Request, Body)};
 finish(_, _, Body = #body{is_complete = true}) ->
     {over, [stop], Body};
 finish(Close, Request = #{server := #{max_skipped := MaxSkipped}}, Body = #body{flow = Flow}) ->
     case not Close andalso may_skip(Request, Body) of
         true ->
             %% Not left to Cowboy, which does not look at what it has read behind the body.
-            {skipping, [{flow, MaxSkipped}], start_timer(Request, Body)};
+            {skipping, [{flow, MaxSkipped}], start_clock(Request, Body)};
         false ->
             %% Where Cowboy waits for credit it would not see the client leave.
             {over, hornbeam_flow:resume(Flow) ++ [stop], Body}
@@ -215,29 +229,52 @@ may_skip(#{server := #{max_skipped := MaxSkipped}}, #body{length = Length, bytes
 %%% Time
 
 %% @doc The timer of that name has fired: `missing' is the body or only the end of its stream.
--spec timed_out(Name :: reference(), body()) ->
-    {Missing :: part | end_of_stream, body()} | stale.
-timed_out(Name, Body = #body{timer = {_, Name}, awaits_end = true}) ->
-    {end_of_stream, Body#body{timer = undefined}};
-timed_out(Name, Body = #body{timer = {_, Name}}) ->
-    {part, Body#body{timer = undefined}};
-timed_out(_, _) ->
+-spec timed_out(Name :: reference(), hornbeam_request:request(), body()) ->
+    {Missing :: part | end_of_stream | nothing, body()} | stale.
+timed_out(Name, Request, Body = #body{timer = {_, Name, _}, deadline_ms = DeadlineMs}) ->
+    Fired = Body#body{timer = undefined},
+    case DeadlineMs =:= undefined orelse DeadlineMs - erlang:monotonic_time(millisecond) of
+        true ->
+            {nothing, Fired};
+        LeftMs when LeftMs > 0 ->
+            {nothing, Fired#body{timer = new_timer(LeftMs, DeadlineMs, Request)}};
+        _ ->
+            {missing(Body), Fired#body{deadline_ms = undefined}}
+    end;
+timed_out(_, _, _) ->
     stale.
 
--spec stop_timer(body()) -> body().
-stop_timer(Body = #body{timer = undefined}) ->
-    Body;
-stop_timer(Body = #body{timer = {Timer, _}}) ->
+missing(#body{awaits_end = true}) -> end_of_stream;
+missing(_) -> part.
+
+%% @doc Nobody waits any more.
+-spec stop_clock(body()) -> body().
+stop_clock(Body) ->
+    Body#body{deadline_ms = undefined}.
+
+%% @doc The stream has ended.
+-spec close(body()) -> ok.
+close(#body{timer = undefined}) ->
+    ok;
+close(#body{timer = {Timer, _, _}}) ->
     _ = erlang:cancel_timer(Timer, [{async, true}, {info, false}]),
-    Body#body{timer = undefined}.
+    ok.
 
-start_timer(#{server := #{body_timeout := infinity}}, Body) ->
+start_clock(#{server := #{body_timeout := infinity}}, Body) ->
     Body;
-start_timer(Request = #{server := #{body_timeout := TimeoutMs}}, Body) ->
-    start_timer(TimeoutMs, Request, Body).
+start_clock(Request = #{server := #{body_timeout := TimeoutMs}}, Body) ->
+    start_clock(TimeoutMs, Request, Body).
 
-start_timer(TimeoutMs, Request, Body) ->
-    Stopped = stop_timer(Body),
+start_clock(TimeoutMs, Request, Body = #body{timer = Timer}) ->
+    DeadlineMs = erlang:monotonic_time(millisecond) + TimeoutMs,
+    case Timer of
+        {_, _, FiresMs} when FiresMs =< DeadlineMs ->
+            Body#body{deadline_ms = DeadlineMs};
+        _ ->
+            ok = close(Body),
+            Body#body{deadline_ms = DeadlineMs, timer = new_timer(TimeoutMs, DeadlineMs, Request)}
+    end.
+
+new_timer(TimeoutMs, FiresMs, Request) ->
     Name = make_ref(),
-    Timer = hornbeam_request:tell_after(TimeoutMs, {body_timeout, Name}, Request),
-    Stopped#body{timer = {Timer, Name}}.
+    {hornbeam_request:tell_after(TimeoutMs, {body_timeout, Name}, Request), Name, FiresMs}.

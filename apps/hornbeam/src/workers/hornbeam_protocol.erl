@@ -11,6 +11,7 @@
 -export([encode/1]).
 -export([batch/1]).
 -export([decode/1]).
+-export([join/1]).
 -export([atoms/0]).
 
 -export_type([message/0, to_worker/0, from_worker/0, encoded/0, scope/0, tls/0,
@@ -101,8 +102,8 @@
 
 -type message() :: to_worker() | from_worker().
 
--type encoded() :: binary().
-%% One message without the version byte.
+-type encoded() :: binary() | [binary(), ...].
+%% One message without the version byte. In pieces where it has a large binary, which is not copied.
 
 -type decode_error() :: {malformed, FirstBytes :: binary()}.
 
@@ -112,11 +113,19 @@
 -define(COMPRESSED, 80).
 %% How much of a packet that makes no sense is shown in the log.
 -define(SHOWN_BYTES, 64).
+%% Bodies up to that size are cheaper to copy than to send in pieces.
+-define(COPIED_BYTES, 4096).
 %% Of a WebSocket's close frame: a control frame has 125 bytes, of which the code takes two.
 -define(MAX_CLOSE_REASON_BYTES, 123).
 
 %% @doc The bytes of one message, to be joined by {@link batch/1}.
 -spec encode(message()) -> encoded().
+encode({body, _, Data, _} = Message) when byte_size(Data) > ?COPIED_BYTES ->
+    [<<?VERSION, Encoded/binary>> | Rest] = term_to_iovec(Message),
+    [Encoded | Rest];
+encode({request, _, _, Data, _} = Message) when byte_size(Data) > ?COPIED_BYTES ->
+    [<<?VERSION, Encoded/binary>> | Rest] = term_to_iovec(Message),
+    [Encoded | Rest];
 encode(Message) ->
     <<?VERSION, Encoded/binary>> = term_to_binary(Message),
     Encoded.
@@ -145,6 +154,24 @@ decode(Packet) ->
     catch
         error:badarg -> malformed(Packet)
     end.
+
+%% @doc The same messages, but parts of one body that follow on each other are one part.
+%%
+%% Where an application sends a body in crumbs, a packet has hundreds of them, and each message to a
+%% connection ends in a system call of its own. ASGI and WSGI promise nothing about where parts end.
+-spec join([from_worker()]) -> [from_worker()].
+join([{data, Id, First}, {Kind, Id, Second} | Rest]) when Kind =:= data; Kind =:= last ->
+    join_parts(Kind, Id, Rest, [Second, First]);
+join([Message | Rest]) ->
+    [Message | join(Rest)];
+join([]) ->
+    [].
+
+%% The parts are last first.
+join_parts(data, Id, [{Kind, Id, Data} | Rest], Parts) when Kind =:= data; Kind =:= last ->
+    join_parts(Kind, Id, Rest, [Data | Parts]);
+join_parts(Kind, Id, Rest, Parts) ->
+    [{Kind, Id, iolist_to_binary(lists:reverse(Parts))} | join(Rest)].
 
 %% @doc Every atom that a worker may send beside the heads of messages.
 %%

@@ -306,7 +306,7 @@ handle_packet(Packet, Look, State) ->
     case hornbeam_protocol:decode(Packet) of
         {ok, Messages} ->
             case Look(Messages) of
-                ok -> handle_messages(Messages, State);
+                ok -> handle_messages(hornbeam_protocol:join(Messages), State);
                 flooded -> {stop, {shutdown, {flooded, connection}}, State}
             end;
         {error, {malformed, FirstBytes}} ->

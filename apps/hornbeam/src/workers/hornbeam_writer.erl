@@ -53,7 +53,7 @@ new_backlog() ->
 %% @doc Queue one encoded message unless too much waits already.
 -spec offer(pid(), backlog(), hornbeam_protocol:encoded()) -> ok | full.
 offer(Writer, Backlog, Encoded) ->
-    Bytes = byte_size(Encoded) + ?OFFER_BYTES,
+    Bytes = iolist_size(Encoded) + ?OFFER_BYTES,
     case atomics:get(Backlog, 1) + Bytes =< ?MAX_BACKLOG_BYTES of
         true ->
             ok = atomics:add(Backlog, 1, Bytes),
@@ -76,10 +76,10 @@ init(Port) ->
 loop(Port) ->
     receive
         {send, Encoded} ->
-            Messages = gather([Encoded], 1, byte_size(Encoded)),
+            Messages = gather([Encoded], 1, iolist_size(Encoded)),
             write(Port, hornbeam_protocol:batch(Messages));
         {offer, Encoded, Backlog} ->
-            Messages = gather([take(Encoded, Backlog)], 1, byte_size(Encoded)),
+            Messages = gather([take(Encoded, Backlog)], 1, iolist_size(Encoded)),
             write(Port, hornbeam_protocol:batch(Messages))
         %% No timeout: the link ends this process with the port's owner.
     end,
@@ -88,9 +88,9 @@ loop(Port) ->
 gather(Messages, Count, Bytes) when Count < ?MAX_BATCH_MESSAGES, Bytes < ?MAX_BATCH_BYTES ->
     receive
         {send, Encoded} ->
-            gather([Encoded | Messages], Count + 1, Bytes + byte_size(Encoded));
+            gather([Encoded | Messages], Count + 1, Bytes + iolist_size(Encoded));
         {offer, Encoded, Backlog} ->
-            gather([take(Encoded, Backlog) | Messages], Count + 1, Bytes + byte_size(Encoded))
+            gather([take(Encoded, Backlog) | Messages], Count + 1, Bytes + iolist_size(Encoded))
     after 0 ->
         lists:reverse(Messages)
     end;
@@ -99,7 +99,7 @@ gather(Messages, _, _) ->
 
 %% What is in the packet that is about to be written waits no more.
 take(Encoded, Backlog) ->
-    ok = atomics:sub(Backlog, 1, byte_size(Encoded) + ?OFFER_BYTES),
+    ok = atomics:sub(Backlog, 1, iolist_size(Encoded) + ?OFFER_BYTES),
     Encoded.
 
 write(Port, Packet) ->
