@@ -148,6 +148,26 @@ def test_application_that_reads_nothing(
     ask(server, f"/open/{name}", "POST")
 
 
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_application_that_stops_to_read(
+    server: Server, name: str, is_chunked: bool
+) -> None:
+    """Its window has grown by then: it costs more, but as little of a gigabyte."""
+    memory = Memory(server)
+    ask(server, f"/open/{name}", "POST")
+
+    with Connection(server.url) as client:
+        sender = Sender(client, f"/upload/{name}?{MEBIBYTE}", GIBIBYTE, is_chunked)
+        sender.send_until_held()
+        taken = progress(server, name)
+        # It takes all that is there at once, which is up to a window and some reads.
+        assert MEBIBYTE <= taken < 3 * MEBIBYTE
+        memory.check()
+        assert sender.sent - taken < MAX_SOCKET_BYTES
+
+    ask(server, f"/open/{name}-rest", "POST")
+
+
 @pytest.mark.parametrize("garbage", [b"x", b"f", b"0", b"5;", b"0\r\nX: y\r\n"])
 def test_garbage_in_place_of_chunks(server: Server, name: str, garbage: bytes) -> None:
     """Ends the connection, however much of it comes, also where nobody reads."""

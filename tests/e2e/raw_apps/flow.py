@@ -57,12 +57,19 @@ async def download(scope: Scope, receive: Receive, send: Send) -> None:
 
 @application.add
 async def upload(scope: Scope, receive: Receive, send: Send) -> None:
-    """/upload/NAME: reads nothing before the gate is opened, then counts."""
+    """/upload/NAME?SIZE: reads nothing before the gate is opened, then counts.
+
+    With a size it stops there, until the gate NAME-rest is opened.
+    """
     name = rest_of_path(scope)
+    pause = int(scope["query_string"] or 0)
     await gate(name).wait()
     digest, more = hashlib.sha256(), True
 
     while more:
+        if pause and _progress.get(name, 0) >= pause:
+            await gate(f"{name}-rest").wait()
+
         message = await receive()
         digest.update(message["body"])
         _progress[name] = _progress.get(name, 0) + len(message["body"])
