@@ -11,6 +11,9 @@
 
 -export([successors_are_found/1]).
 -export([none_is_open/1]).
+-export([an_only_worker_has_its_limit/1]).
+-export([a_successor_keeps_its_row/1]).
+-export([the_last_row_is_read/1]).
 -export([nobody_gets_a_worker_that_was_told_to_end/1]).
 
 -define(NAME, selection_suite).
@@ -22,7 +25,8 @@ suite() ->
     [{timetrap, {seconds, 30}}].
 
 all() ->
-    [successors_are_found, none_is_open, nobody_gets_a_worker_that_was_told_to_end].
+    [successors_are_found, none_is_open, an_only_worker_has_its_limit, a_successor_keeps_its_row,
+     the_last_row_is_read, nobody_gets_a_worker_that_was_told_to_end].
 
 init_per_testcase(_, Config) ->
     {ok, _} = application:ensure_all_started(hornbeam),
@@ -56,6 +60,46 @@ none_is_open(Config) ->
     hornbeam_selection:withdraw(?NAME),
     ?assertEqual(down, hornbeam_selection:checkout(?NAME, new)).
 
+%% Without others to compare it to, it takes no more than it may.
+an_only_worker_has_its_limit(Config) ->
+    Only = new_worker(),
+    Waiting = proplists:get_value(waiting, Config),
+    ok = hornbeam_selection:publish(?NAME, [Only], 2, Waiting, asgi),
+    ?assertMatch([{ok, _}, {ok, _}, full],
+                 [hornbeam_selection:checkout(?NAME, new) || _ <- lists:seq(1, 3)]),
+    ?assertEqual(2, hornbeam_load:in_flight(load(Only))),
+    ok = hornbeam_load:release(load(Only)),
+    ?assertMatch({ok, _}, hornbeam_selection:checkout(?NAME, new)).
+
+%% A pool that ends late takes only its own row.
+a_successor_keeps_its_row(Config) ->
+    publish([new_worker()], Config),
+    Pool = spawn_pool(fun() -> publish([], Config) end),
+    ?assertEqual(Pool, hornbeam_selection:pool_pid(?NAME)),
+    ok = hornbeam_selection:withdraw(?NAME),
+    ?assertEqual(Pool, hornbeam_selection:pool_pid(?NAME)),
+    ok = hornbeam_selection:forget(?NAME),
+    ?assertEqual(undefined, hornbeam_selection:pool_pid(?NAME)).
+
+%% A pool and its successor write at the same time, in whatever order: what is read in the end is what
+%% the successor wrote last.
+the_last_row_is_read(Config) ->
+    Last = {_, _, _, Load} = new_worker(),
+    lists:foreach(fun(_) ->
+        publish([new_worker()], Config),
+        Pool = self(),
+        Successor = spawn(fun() ->
+            publish([new_worker()], Config),
+            publish([Last], Config),
+            Pool ! {self(), published}
+        end),
+        ok = hornbeam_selection:withdraw(?NAME),
+        receive {Successor, published} -> ok end,
+        ?assertEqual(Successor, hornbeam_selection:pool_pid(?NAME)),
+        ?assertMatch({ok, {_, _, _, Load}}, hornbeam_selection:checkout(?NAME, new))
+    end, lists:seq(1, ?REPLACEMENTS)),
+    ok = hornbeam_selection:forget(?NAME).
+
 %% One worker after the other is replaced as the pool does it, while clients take places and heartbeats
 %% are answered. A worker is told to end when all that have a place have sent their request: from then
 %% on nobody may have it. And there always is one, without a queue.
@@ -85,6 +129,12 @@ load({_, _, _, Load}) -> Load.
 publish(Workers, Config) ->
     Waiting = proplists:get_value(waiting, Config),
     hornbeam_selection:publish(?NAME, Workers, ?MANY, Waiting, asgi).
+
+%% A pool that has gone, and could not withdraw.
+spawn_pool(Publish) ->
+    {Pool, Monitor} = spawn_monitor(fun() -> Publish() end),
+    receive {'DOWN', Monitor, process, Pool, Reason} -> ?assertEqual(normal, Reason) end,
+    Pool.
 
 retire({_, _, _, Load}) -> hornbeam_load:close(Load).
 

@@ -10,6 +10,11 @@
 %% <li>`{Name, Pool, [#worker{}], MaxConcurrency, waiting(), WorkerClass}'</li>
 %% <li>`{{workers_sup, Name}, Pid}': the supervisor of the workers, for the pool to find.</li>
 %% </ul>
+%%
+%% Every request reads its server's row, which a table copies under a lock, and a persistent term does
+%% not. So there is a copy of the row in one, which {@link mirror/1} keeps: the table is what holds, and
+%% where there is no copy it is asked. To write one costs a look at every process of the node, which is
+%% worth it as long as workers seldom come and go.
 -module(hornbeam_selection).
 
 %% API
@@ -68,7 +73,8 @@
 -spec create_table() -> ok.
 create_table() ->
     _ = ets:new(?TABLE, [named_table, public, {read_concurrency, true}]),
-    ok.
+    %% Of pools that were killed with the application.
+    lists:foreach(fun persistent_term:erase/1, [Key || {Key = {?MODULE, _}, _} <- persistent_term:get()]).
 
 %% @doc Called by the supervisor of the server's workers, which starts before the pool.
 -spec register_workers_sup(atom()) -> ok.
@@ -86,21 +92,40 @@ publish(Name, Workers, MaxConcurrency, Waiting, WorkerClass) ->
     Rows = [#worker{pid = Pid, writer = Writer, routes = Routes, load = Load}
             || {Pid, Writer, Routes, Load} <- Workers],
     true = ets:insert(?TABLE, {Name, self(), Rows, MaxConcurrency, Waiting, WorkerClass}),
-    ok.
+    mirror(Name).
 
 %% @doc Called by the pool at its end. Takes only its own row: if the server's supervisor was
 %% killed, a successor may be there already.
 -spec withdraw(atom()) -> ok.
 withdraw(Name) ->
     true = ets:match_delete(?TABLE, {Name, self(), '_', '_', '_', '_'}),
-    ok.
+    mirror(Name).
 
 %% @doc The server was stopped: nothing of it stays, also not of a pool that was killed.
 -spec forget(atom()) -> ok.
 forget(Name) ->
     true = ets:delete(?TABLE, Name),
     true = ets:delete(?TABLE, {workers_sup, Name}),
-    ok.
+    mirror(Name).
+
+%% Whoever has changed the table does this. A pool and its successor may do so at the same time, and
+%% then the one that is slower must not leave an older copy: so it looks whether the row is still so.
+mirror(Name) ->
+    Row = ets:lookup(?TABLE, Name),
+    _ = case Row of
+        [] -> persistent_term:erase({?MODULE, Name});
+        _ -> persistent_term:put({?MODULE, Name}, Row)
+    end,
+    case ets:lookup(?TABLE, Name) of
+        Row -> ok;
+        _ -> mirror(Name)
+    end.
+
+row(Name) ->
+    case persistent_term:get({?MODULE, Name}, []) of
+        [] -> ets:lookup(?TABLE, Name);
+        Row -> Row
+    end.
 
 %% @doc The supervisors of the workers of all servers.
 -spec all_workers_sups() -> [pid()].
@@ -109,7 +134,7 @@ all_workers_sups() ->
 
 -spec pool_pid(atom()) -> pid() | undefined.
 pool_pid(Name) ->
-    case ets:lookup(?TABLE, Name) of
+    case row(Name) of
         [{_, Pid, _, _, _, _}] -> Pid;
         [] -> undefined
     end.
@@ -117,7 +142,7 @@ pool_pid(Name) ->
 %% @doc The interface of the server's application, once a worker has told it.
 -spec worker_class(atom()) -> worker_class().
 worker_class(Name) ->
-    case ets:lookup(?TABLE, Name) of
+    case row(Name) of
         [{_, _, _, _, _, WorkerClass}] -> WorkerClass;
         [] -> undefined
     end.
@@ -135,7 +160,7 @@ gathers_bodies(Name) ->
 %% `full': no place, or others were there first. `down': there is no such server (any more).
 -spec checkout(atom(), turn()) -> {ok, worker()} | full | down.
 checkout(Name, Turn) ->
-    case ets:lookup(?TABLE, Name) of
+    case row(Name) of
         [{_, _Pid, Workers, Max, Waiting, _}] ->
             case Turn =:= queued orelse atomics:get(Waiting, ?WAITING) =< 0 of
                 true -> select(Name, Workers, Max);
@@ -146,7 +171,7 @@ checkout(Name, Turn) ->
     end.
 
 select(Name, Workers, Max) ->
-    case least_loaded(Workers, Max, undefined, undefined) of
+    case choose(Workers, Max) of
         undefined ->
             select_again(Name, Workers);
         Worker = #worker{load = Load} ->
@@ -177,6 +202,15 @@ reserved(#worker{pid = Pid, writer = Writer, routes = Routes, load = Load}, Name
             select(Name, Workers, Max)
     end.
 
+%% An only worker is not compared to others, nor probed: what it has could go nowhere else.
+choose([Worker = #worker{load = Load}], _) ->
+    case hornbeam_load:is_open(Load) of
+        true -> Worker;
+        false -> undefined
+    end;
+choose(Workers, Max) ->
+    least_loaded(Workers, Max, undefined, undefined).
+
 %% Among equals the one that has had the fewest requests, so that light traffic spreads too.
 least_loaded([Worker = #worker{load = Load} | Rest], Max, Best, Least) ->
     case hornbeam_load:is_open(Load) of
@@ -201,7 +235,7 @@ probe(#worker{pid = Pid, load = Load}) ->
 %% @doc Whether there is another worker that takes requests, or one that answers, as far as is known.
 -spec has_other(atom(), pid(), open | answering) -> boolean().
 has_other(Name, Pid, How) ->
-    case ets:lookup(?TABLE, Name) of
+    case row(Name) of
         [{_, _, Workers, _, _, _}] ->
             lists:any(fun(#worker{pid = Other, load = Load}) ->
                 Other =/= Pid andalso hornbeam_load:is_open(Load)
@@ -223,7 +257,7 @@ new_waiting(MaxQueue) ->
 %% found no place in its turn (`queued') comes back whatever the length of the queue.
 -spec admit(atom(), turn()) -> {ok, Pool :: pid()} | full | down.
 admit(Name, Turn) ->
-    case ets:lookup(?TABLE, Name) of
+    case row(Name) of
         [{_, Pid, _, _, Waiting, _}] ->
             case atomics:add_get(Waiting, ?WAITING, 1) > atomics:get(Waiting, ?MAX_WAITING) of
                 true when Turn =:= new ->
@@ -273,7 +307,7 @@ stop_deadline_ms(Waiting) ->
 %% @doc Whether the server is about to stop.
 -spec is_stopping(atom()) -> boolean().
 is_stopping(Name) ->
-    case ets:lookup(?TABLE, Name) of
+    case row(Name) of
         [{_, _, _, _, Waiting, _}] -> stop_deadline_ms(Waiting) =/= none;
         [] -> true
     end.
