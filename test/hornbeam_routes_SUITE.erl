@@ -11,6 +11,10 @@
 -export([detached_is_in_flight_but_not_heard/1]).
 -export([removed_once/1]).
 -export([done_before_the_answer_is_told/1]).
+-export([answered_in_one_step/1]).
+-export([answered_for_nobody/1]).
+-export([answered_behind_a_start/1]).
+-export([nobody_listens_behind_a_whole_response/1]).
 -export([window_is_counted/1]).
 -export([expiry_at_the_limit/1]).
 -export([started_does_not_expire/1]).
@@ -33,6 +37,10 @@ all() ->
         detached_is_in_flight_but_not_heard,
         removed_once,
         done_before_the_answer_is_told,
+        answered_in_one_step,
+        answered_for_nobody,
+        answered_behind_a_start,
+        nobody_listens_behind_a_whole_response,
         window_is_counted,
         expiry_at_the_limit,
         started_does_not_expire,
@@ -92,6 +100,58 @@ done_before_the_answer_is_told(Config) ->
     _ = flush(),
     [?assert(hornbeam_routes:done(Routes, Id)) || Id <- [1, 2, 3, 4]],
     ?assertEqual([{{self(), 1}, {abort, 1}}, {{self(), 3}, {abort, 3}}], flush()).
+
+%% A whole response with which the request is over.
+answered_in_one_step(Config) ->
+    Routes = routes(Config),
+    Response = {response, 1, 200, [], <<"x">>},
+    true = hornbeam_routes:insert(Routes, 1, {self(), 7}, 0),
+    ?assert(hornbeam_routes:answer(Routes, Response)),
+    ?assertEqual([{{self(), 7}, Response}], flush()),
+    ?assertEqual(0, hornbeam_routes:count(Routes)),
+    %% Only the first end of a request gives its place back.
+    ?assertNot(hornbeam_routes:answer(Routes, Response)),
+    ?assertNot(hornbeam_routes:done(Routes, 1)),
+    ?assertEqual([], flush()),
+    ok = hornbeam_routes:delete(Routes),
+    ?assertNot(hornbeam_routes:answer(Routes, Response)).
+
+%% The client has gone: the request is over all the same.
+answered_for_nobody(Config) ->
+    Routes = routes(Config),
+    true = hornbeam_routes:insert(Routes, 1, {self(), 7}, 0),
+    true = hornbeam_routes:detach(Routes, 1),
+    ?assert(hornbeam_routes:answer(Routes, {response, 1, 200, [], <<>>})),
+    ?assertEqual([], flush()).
+
+%% A worker that sends a whole response behind the start of another one: the stream that waits for the
+%% rest hears that there is none.
+answered_behind_a_start(Config) ->
+    Routes = routes(Config),
+    [true = hornbeam_routes:insert(Routes, Id, {self(), Id}, 0) || Id <- [1, 2]],
+    [ok = hornbeam_routes:deliver(Routes, {start, Id, 200, [], <<>>}, 10) || Id <- [1, 2]],
+    ok = hornbeam_routes:deliver(Routes, {last, 2, <<>>}, 10),
+    _ = flush(),
+    [?assert(hornbeam_routes:answer(Routes, {response, Id, 200, [], <<>>})) || Id <- [1, 2]],
+    ?assertEqual([{{self(), 1}, {abort, 1}}], flush()).
+
+%% What a worker says behind a whole response is for nobody; until `done' the request is in flight.
+nobody_listens_behind_a_whole_response(Config) ->
+    Routes = routes(Config),
+    Response = {response, 1, 200, [], <<>>},
+    true = hornbeam_routes:insert(Routes, 1, {self(), 7}, 0),
+    ok = hornbeam_routes:deliver(Routes, Response, 10),
+    ?assertEqual([{{self(), 7}, Response}], flush()),
+    [ok = hornbeam_routes:deliver(Routes, Message, 10)
+     || Message <- [Response, {data, 1, <<"x">>}, {abort, 1}]],
+    ?assertEqual([], hornbeam_routes:expire(Routes, 1000)),
+    ok = hornbeam_routes:tell_all(Routes, worker_down),
+    true = hornbeam_routes:insert(Routes, 2, {self(), 8}, 0),
+    ok = hornbeam_routes:deliver(Routes, setelement(2, Response, 2), 10),
+    _ = flush(),
+    ?assertEqual(1, hornbeam_routes:count(Routes)),
+    ?assert(hornbeam_routes:done(Routes, 2)),
+    ?assertEqual([], flush()).
 
 %% Twice the window may be unacknowledged, and whatever comes on top of that at once; no more.
 window_is_counted(Config) ->

@@ -23,6 +23,7 @@
 -export([refuse_file/3]).
 -export([take_file/1]).
 -export([started/1]).
+-export([answered/1]).
 -export([worker_down/1]).
 -export([unlinked/1]).
 -export([lost/1]).
@@ -176,6 +177,12 @@ take_file(Dispatch = #dispatch{request_id = Id, worker = {_, _, Routes, _}}) ->
 -spec started(dispatch()) -> dispatch().
 started(Dispatch) ->
     Dispatch#dispatch{scope = undefined}.
+
+%% @doc The response has come as a whole: with that the worker has ended the link (see {@link
+%% hornbeam_routes}).
+-spec answered(dispatch()) -> dispatch().
+answered(Dispatch) ->
+    Dispatch#dispatch{worker = undefined}.
 
 %% @doc The worker has gone, or had to: whether another one may be asked. The route went with it.
 -spec worker_down(dispatch()) -> {again | lost, dispatch()}.

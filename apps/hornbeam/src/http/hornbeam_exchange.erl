@@ -255,9 +255,9 @@ message(Message, Exchange = #exchange{request = #{version := Version}, dispatch 
     end.
 
 from_worker({response, _, Status, Headers, Data}, Exchange = #exchange{phase = dispatched}) ->
-    #exchange{request = #{method := Method}} = Exchange,
+    #exchange{request = #{method := Method}, dispatch = Dispatch} = Exchange,
     Command = hornbeam_response:whole(Status, response_headers(Headers, Exchange), Data, Method),
-    finish([Command], Exchange);
+    finish([Command], Exchange#exchange{dispatch = hornbeam_dispatch:answered(Dispatch)});
 from_worker({start, _, Status, Headers, Data}, Exchange = #exchange{phase = dispatched}) ->
     start(Status, response_headers(Headers, Exchange), Data, Exchange);
 from_worker({accept, _, Subprotocol, Headers}, Exchange = #exchange{phase = dispatched})

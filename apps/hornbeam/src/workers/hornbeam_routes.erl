@@ -9,7 +9,8 @@
 %% Rows: `{RequestId, ConnectionPid | undefined, StreamId, DispatchedMs | started | accepted |
 %% answered, UnackedBytes}'. The pid becomes undefined when the stream has ended before the
 %% application has (the client left, or a background task still runs): the request is still in
-%% flight for the worker, but nobody is listening. The fourth field is `started' once there can be no
+%% flight for the worker, but nobody is listening. So it does with a whole response, behind which a
+%% connection need not detach itself. The fourth field is `started' once there can be no
 %% timeout any more, of a WebSocket `accepted', and `answered' when the worker has said the last of
 %% the response. The last one is what a connection has been sent and has not acknowledged: a worker
 %% that does not wait for acknowledgements would fill the mailbox of a connection whose client does
@@ -25,6 +26,7 @@
 -export([done/2]).
 -export([detach/2]).
 -export([deliver/3]).
+-export([answer/2]).
 -export([return/2]).
 -export([acknowledged/3]).
 -export([look/2]).
@@ -110,6 +112,26 @@ deliver(Routes, Message, Window) ->
         _ ->
             ok
     end.
+
+%% @doc Hand a whole response to the stream that waits for it, where the request is over with it:
+%% the same as {@link deliver/3} and then {@link done/2}, but with one operation on the table.
+-spec answer(routes(), hornbeam_protocol:from_worker()) -> boolean().
+answer(Routes, Message = {response, Id, _, _, _}) ->
+    try ets:take(Routes, Id) of
+        [{_, Pid, StreamId, State, _}] ->
+            _ = is_pid(Pid) andalso answer_stream({Pid, StreamId}, State, Message),
+            true;
+        [] ->
+            false
+    catch
+        error:badarg -> false
+    end.
+
+answer_stream(Key = {Pid, _}, DispatchedMs, Message) when is_integer(DispatchedMs) ->
+    Pid ! {Key, Message};
+%% It had begun another response, and gets no end of that.
+answer_stream(Key = {Pid, _}, State, {response, Id, _, _, _}) ->
+    State =/= answered andalso (Pid ! {Key, {abort, Id}}).
 
 %% @doc Look after the connection that a message was for: what is not held back by a window, like
 %% informational responses, gathers in its mailbox.
@@ -211,7 +233,9 @@ lookup(Routes, Id) ->
 %% Informational responses do not stop the clock.
 mark(start, State, Routes, Id) when is_integer(State) -> put_state(started, Routes, Id);
 mark(accept, State, Routes, Id) when is_integer(State) -> put_state(accepted, Routes, Id);
-mark(response, State, Routes, Id) when is_integer(State) -> put_state(answered, Routes, Id);
+mark(response, State, Routes, Id) when is_integer(State) ->
+    _ = ets:update_element(Routes, Id, [{?PID, undefined}, {?DISPATCHED, answered}]),
+    ok;
 mark(Last, started, Routes, Id) when Last =:= last; Last =:= trailers; Last =:= abort ->
     put_state(answered, Routes, Id);
 mark(abort, State, Routes, Id) when is_integer(State) -> put_state(answered, Routes, Id);

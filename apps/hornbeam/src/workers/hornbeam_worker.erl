@@ -322,23 +322,18 @@ look(#state{args = #{routes := Routes}}) ->
 
 handle_messages([], State) ->
     {noreply, State};
+%% How nearly all requests end: together that is one step.
+handle_messages([Response = {response, Id, _, _, _}, {done, Id} | Rest], State) ->
+    #state{args = #{routes := Routes}} = State,
+    handle_messages(Rest, count_done(hornbeam_routes:answer(Routes, Response), State));
 handle_messages([Message | Rest], State0) ->
     case handle_message(Message, State0) of
         {ok, State} -> handle_messages(Rest, State);
         {stop, Reason} -> {stop, {shutdown, Reason}, State0}
     end.
 
-handle_message({done, Id}, State = #state{args = Args}) ->
-    #{routes := Routes, load := Load, pool := Pool, waiting := Waiting} = Args,
-    case hornbeam_routes:done(Routes, Id) of
-        true ->
-            hornbeam_pool:release(Pool, Load, Waiting),
-            #state{served = Served, limits = Limits} = State,
-            Counted = State#state{served = Served + 1},
-            {ok, recycle(hornbeam_recycling:served(Served + 1, Limits), Counted)};
-        false ->
-            {ok, State}
-    end;
+handle_message({done, Id}, State = #state{args = #{routes := Routes}}) ->
+    {ok, count_done(hornbeam_routes:done(Routes, Id), State)};
 handle_message({call, CallId, Function, Args}, State) ->
     #state{port = Port, writer = Writer} = State,
     Reply = fun(Result) -> reply(CallId, Result, Port, Writer) end,
@@ -420,6 +415,15 @@ protocol_error(Why, Message) ->
     FirstBytes = unicode:characters_to_binary(io_lib:format("~0tP", [Message, 12])),
     ?LOG_ERROR(#{what => malformed_packet, first_bytes => FirstBytes, why => Why}),
     {stop, {protocol_error, FirstBytes}}.
+
+count_done(true, State = #state{args = Args, served = Served0, limits = Limits}) ->
+    #{load := Load, pool := Pool, waiting := Waiting} = Args,
+    hornbeam_pool:release(Pool, Load, Waiting),
+    Served = Served0 + 1,
+    recycle(hornbeam_recycling:served(Served, Limits), State#state{served = Served});
+%% Not known, or done before.
+count_done(false, State) ->
+    State.
 
 call(Function, Args, #state{args = #{routes := Routes}})
         when Function =:= attach; Function =:= detach ->
