@@ -184,7 +184,7 @@ check_headers(Headers, #{max_header_size := Max}) ->
     end.
 
 check_headers([{Name, Value} | Rest], Size, Max) ->
-    case is_token(Name) of
+    case is_name(Name) of
         true ->
             case is_field_value(Value) of
                 true ->
@@ -198,6 +198,45 @@ check_headers([{Name, Value} | Rest], Size, Max) ->
     end;
 check_headers([], Size, _) ->
     {ok, Size}.
+
+%% What clients send most is known at a glance: a third of the time that its bytes take.
+is_name(<<"accept">>) -> true;
+is_name(<<"accept-encoding">>) -> true;
+is_name(<<"accept-language">>) -> true;
+is_name(<<"authorization">>) -> true;
+is_name(<<"cache-control">>) -> true;
+is_name(<<"connection">>) -> true;
+is_name(<<"content-length">>) -> true;
+is_name(<<"content-type">>) -> true;
+is_name(<<"cookie">>) -> true;
+is_name(<<"dnt">>) -> true;
+is_name(<<"host">>) -> true;
+is_name(<<"if-modified-since">>) -> true;
+is_name(<<"if-none-match">>) -> true;
+is_name(<<"origin">>) -> true;
+is_name(<<"pragma">>) -> true;
+is_name(<<"priority">>) -> true;
+is_name(<<"range">>) -> true;
+is_name(<<"referer">>) -> true;
+is_name(<<"sec-ch-ua">>) -> true;
+is_name(<<"sec-ch-ua-mobile">>) -> true;
+is_name(<<"sec-ch-ua-platform">>) -> true;
+is_name(<<"sec-fetch-dest">>) -> true;
+is_name(<<"sec-fetch-mode">>) -> true;
+is_name(<<"sec-fetch-site">>) -> true;
+is_name(<<"sec-fetch-user">>) -> true;
+is_name(<<"te">>) -> true;
+is_name(<<"traceparent">>) -> true;
+is_name(<<"upgrade-insecure-requests">>) -> true;
+is_name(<<"user-agent">>) -> true;
+is_name(<<"x-forwarded-for">>) -> true;
+is_name(<<"x-forwarded-host">>) -> true;
+is_name(<<"x-forwarded-port">>) -> true;
+is_name(<<"x-forwarded-proto">>) -> true;
+is_name(<<"x-real-ip">>) -> true;
+is_name(<<"x-request-id">>) -> true;
+is_name(<<"x-requested-with">>) -> true;
+is_name(Name) -> is_token(Name).
 
 %% RFC 9110 5.6.2, in lower case as Cowboy gives names; the upper bound of the fast clause first.
 is_token(<<>>) -> false;
