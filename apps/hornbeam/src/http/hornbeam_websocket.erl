@@ -25,8 +25,9 @@
 %% after the write (which blocks while an HTTP/1 client does not read), and then the bytes are
 %% acknowledged; on HTTP/2 not before the client has taken them, see {@link hornbeam_backlog}.
 %%
-%% Topics. {@link hornbeam_fanout} sends frames that are ready to be written, and is told of each
-%% when it is.
+%% Topics. {@link hornbeam_fanout} sends frames that are ready to be written. It is told of each
+%% when it is written; on HTTP/1, where that is done next, just before, because of thousands of
+%% sessions that get one frame each, a message to itself would be a good part of their work.
 %%
 %% Time. One timer serves `websocket_ping' and `websocket_timeout': it is not moved when something
 %% comes, but looks, when it fires, at when that was.
@@ -83,6 +84,8 @@
     %% Bytes of messages given to Cowboy and not acknowledged, and whether `sent' is on its way.
     unacked = 0 :: non_neg_integer(),
     is_sent_due = false :: boolean(),
+    %% HTTP/1: what is to be written is, before the next message is looked at.
+    writes_at_once = false :: boolean(),
     %% Whether hornbeam_fanout knows this one, and its frames that were given to Cowboy, last first.
     is_attached = false :: boolean(),
     fanned = [] :: [hornbeam_fanout:ref()],
@@ -134,11 +137,12 @@ accept(Subprotocol, Headers0, Start = #{handshake := Handshake}, Settings) ->
     #{websocket_compress := Compress} = Settings,
     {Status, Headers, Deflate} = hornbeam_ws_handshake:accept(
         Handshake, Subprotocol, Headers0, #{compress => Compress}),
-    {Commands, Session} = open(Deflate, Start, Settings),
+    New = new(Deflate, Start, Settings),
+    {Commands, Session} = open(New#session{writes_at_once = Status =:= 101}, Start, Settings),
     {[{headers, Status, Headers} | Commands], Session}.
 
-open(Deflate, Start = #{early := Early}, Settings = #{name := Name}) ->
-    Session0 = schedule(new(Deflate, Start, Settings)),
+open(New, #{early := Early}, #{name := Name}) ->
+    Session0 = schedule(New),
     Session = case hornbeam_selection:is_stopping(Name) of
         true -> going_away(Session0);
         false -> Session0
@@ -160,6 +164,9 @@ data(IsFin, Data, Session0 = #session{flow = Flow}) ->
 
 %% @doc A message of the worker, of the session to itself, of the server or of Cowboy.
 -spec info(term(), session()) -> {cowboy_stream:commands(), session()}.
+info({fanout, Ref, Frame}, Session = #session{phase = open, writes_at_once = true}) ->
+    ok = hornbeam_fanout:taken(Ref),
+    {[{data, nofin, Frame}], Session};
 info(Message, Session = #session{phase = over}) ->
     linger(Message, Session);
 info(Message, Session) ->

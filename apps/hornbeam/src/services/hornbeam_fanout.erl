@@ -369,14 +369,15 @@ deliver([], _, _, State) ->
 send_to_all(Receivers, Seen, Frame) ->
     Cost = hornbeam_fanout_window:cost(Frame),
     maps:fold(fun(Key, Window, Slow) ->
-        case is_seen(Key, Seen) of
+        case is_seen(Key, Seen) orelse
+                hornbeam_fanout_session:is_sent(Key, Window, Cost, Frame) of
             true -> Slow;
-            false -> [Key || not hornbeam_fanout_session:is_sent(Key, Window, Cost, Frame)] ++ Slow
+            false -> [Key | Slow]
         end
     end, [], Receivers).
 
-is_seen(Key, Seen) ->
-    lists:any(fun(Receivers) -> is_map_key(Key, Receivers) end, Seen).
+is_seen(_, []) -> false;
+is_seen(Key, [Receivers | Seen]) -> is_map_key(Key, Receivers) orelse is_seen(Key, Seen).
 
 %% There is no room in the session's mailbox, or a queue already.
 hold(Key, Subject, Frame, State = #state{sessions = Sessions, dropped = Dropped}) ->
