@@ -17,6 +17,7 @@ import time
 
 SOAKS = {
     "echo": ("e2e.soak", "1,000 WebSockets echo for a minute"),
+    "models": ("faults.models", "state machines of sessions and pool, 1,000 runs each"),
     "kills": ("faults.kills", "2,000 requests a second, a worker killed each second"),
 }
 
