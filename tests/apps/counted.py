@@ -128,6 +128,8 @@ async def count_calls(receive: Receive, send: Send) -> None:
 async def count_instructions(receive: Receive, send: Send) -> None:
     await answer(send, b"instructions")
     _counter.instructions = 0
+    # Python 3.12 looks at it only when tracing is switched on.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(_counter.note_instruction)
 
 

@@ -9,7 +9,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from counts.bounds import Bounds, bound_for, counted_parts, read_bounds, write_bounds
+from counts.bounds import (
+    EAGER_LOADS,
+    Bounds,
+    bound_for,
+    counted_parts,
+    read_bounds,
+    row_of,
+    write_bounds,
+)
 from counts.measuring import Uncountable, measured_node
 
 
@@ -22,7 +30,7 @@ def main() -> None:
     show(now, before)
 
     if update:
-        loads = {load for load, _ in counted_parts()}
+        loads = {*(load for load, _ in counted_parts()), *EAGER_LOADS}
         # What cannot be counted here keeps its bound.
         kept = {key: bound for key, bound in before.items() if key[0] in loads}
         write_bounds(kept | now)
@@ -39,7 +47,8 @@ def measure_all() -> Bounds:
                 sys.stderr.write(f"{load} {part}: {exc}\n")
                 continue
 
-            found |= {(load, name): bound_for(count) for name, count in counts.items()}
+            row = row_of(load)
+            found |= {(row, name): bound_for(count) for name, count in counts.items()}
 
     return found
 

@@ -9,6 +9,7 @@
 -module(hornbeam_counts).
 
 %% API
+-export([await_no_connections/0]).
 -export([start/1]).
 -export([stop/0]).
 -export([suspend_writer/0]).
@@ -28,23 +29,39 @@
 -define(SPAWNS, [{erlang, spawn, '_'}, {erlang, spawn_link, '_'}, {erlang, spawn_opt, '_'},
                  {erlang, spawn_monitor, '_'}]).
 
+%% @doc Wait until those of former clients have gone, which would be counted else.
+-spec await_no_connections() -> ok.
+await_no_connections() ->
+    await(fun() -> not lists:keymember(connection, 2, roles()) end).
+
 %% @doc Begin to count; the processes of the path have to be there already.
 -spec start(kind()) -> ok.
 start(Kind) ->
     Caller = self(),
-    Counter = spawn(fun() ->
+    {Counter, Monitor} = spawn_monitor(fun() ->
         process_flag(message_queue_data, off_heap),
+        true = register(?MODULE, self()),
         count(Kind, Caller)
     end),
-    true = register(?MODULE, Counter),
-    receive {Counter, started} -> ok end.
+    started = answer(Counter, Monitor),
+    ok.
 
 %% @doc What was counted since.
 -spec stop() -> counts().
 stop() ->
     Counter = whereis(?MODULE),
+    Monitor = monitor(process, Counter),
     Counter ! {stop, self()},
-    receive {Counter, Counts} -> Counts end.
+    answer(Counter, Monitor).
+
+answer(Process, Monitor) ->
+    receive
+        {Process, Answer} ->
+            true = demonitor(Monitor, [flush]),
+            Answer;
+        {'DOWN', Monitor, process, _, Reason} ->
+            error(Reason)
+    end.
 
 count(Kind, Caller) ->
     Stop = begin_to(Kind),
@@ -149,19 +166,21 @@ received(Pid, Ref, Count) ->
 -spec suspend_writer() -> ok.
 suspend_writer() ->
     Caller = self(),
-    Holder = spawn(fun() ->
+    {Holder, Monitor} = spawn_monitor(fun() ->
+        true = register(hornbeam_counts_holder, self()),
         [Writer] = [Pid || {Pid, writer} <- roles()],
         true = erlang:suspend_process(Writer),
         Caller ! {self(), suspended},
         receive
             {resume, Asking, Count} ->
-                ok = await_messages(Writer, Count, ?WAIT_MS div ?POLL_MS),
+                ok = await(fun() -> has_messages(Writer, Count) end),
                 true = erlang:resume_process(Writer),
+                true = unregister(hornbeam_counts_holder),
                 Asking ! {self(), resumed}
         end
     end),
-    true = register(hornbeam_counts_holder, Holder),
-    receive {Holder, suspended} -> ok end.
+    suspended = answer(Holder, Monitor),
+    ok.
 
 %% @doc Wait until so many messages have gathered, and let them go.
 -spec resume_writer(pos_integer()) -> ok.
@@ -169,14 +188,21 @@ resume_writer(Count) ->
     Holder = whereis(hornbeam_counts_holder),
     Monitor = monitor(process, Holder),
     Holder ! {resume, self(), Count},
-    receive {'DOWN', Monitor, process, _, Reason} -> normal = Reason end,
+    resumed = answer(Holder, Monitor),
     ok.
 
-await_messages(Writer, Count, Polls) when Polls > 0 ->
-    case process_info(Writer, message_queue_len) of
-        {message_queue_len, Length} when Length >= Count ->
+has_messages(Writer, Count) ->
+    {message_queue_len, Length} = process_info(Writer, message_queue_len),
+    Length >= Count.
+
+await(Condition) ->
+    await(Condition, ?WAIT_MS div ?POLL_MS).
+
+await(Condition, Polls) when Polls > 0 ->
+    case Condition() of
+        true ->
             ok;
-        _ ->
+        false ->
             receive after ?POLL_MS -> ok end,
-            await_messages(Writer, Count, Polls - 1)
+            await(Condition, Polls - 1)
     end.
