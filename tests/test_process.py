@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker makes of its process; the rest is seen in `test_worker.py`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hornbeam
+
+COUNT_FAULTS = """
+import resource
+from hornbeam import _process
+
+_process._keep_heap()
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def churn(rounds):
+    for _ in range(rounds):
+        [bytes(200_000) + b"x" for _ in range(16)]
+
+churn(3)
+before = faults()
+churn(20)
+print(faults() - before)
+"""
+PYTHON_DIR = str(Path(hornbeam.__file__).parents[1])
+# Of the parts in one round.
+ROUND_PAGES = 16 * 200_000 // os.sysconf("SC_PAGESIZE")
+
+
+def count_faults(**environment: str) -> int:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    result = subprocess.run(
+        [sys.executable, "-c", COUNT_FAULTS],
+        env={**kept, **environment, "PYTHONPATH": PYTHON_DIR},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    return int(result.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an affair of glibc")
+def test_memory_of_parts_is_used_again() -> None:
+    """Not given back and fetched anew, unless the user has said so."""
+    assert count_faults() < ROUND_PAGES
+    told = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    assert count_faults(**told) > 10 * ROUND_PAGES
