@@ -449,13 +449,15 @@ def test_a_run_that_is_stopped_leaves_no_server(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # A test in the background would hand down that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
     try:
         log = await_file(tmp_path, "*/logs/sse-hornbeam.log")
         await_true(lambda: answers(log))
         process.send_signal(number)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()

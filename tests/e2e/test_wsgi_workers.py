@@ -141,7 +141,7 @@ def test_busy_request(node: Node) -> None:
 def test_all_threads_busy(node: Node) -> None:
     """Requests wait for the new worker, and are served by it."""
     options = (
-        "#{threads => 2, timeout => 300, heartbeat => 100, shutdown_timeout => 300}"
+        "#{threads => 2, timeout => 2000, heartbeat => 100, shutdown_timeout => 300}"
     )
 
     with serving(node, options) as server, ThreadPoolExecutor(3) as pool:

@@ -182,6 +182,12 @@ def ready_events(log: str) -> list[tuple[int, float]]:
     ]
 
 
+def count_after(log: str, deaths: list[tuple[int, float]]) -> int:
+    """Of how many that were killed the log has a successor."""
+    events = ready_events(log)
+    return sum(any(who == each and s > at for who, s in events) for each, at in deaths)
+
+
 def ready_after(log: str, deaths: list[tuple[int, float]]) -> list[float]:
     """How long it took until each worker that was killed had a successor, in ms."""
     events = ready_events(log)

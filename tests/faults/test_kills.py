@@ -10,8 +10,10 @@ import signal
 import time
 from pathlib import Path
 
+from e2e.raw import wait_until
 from faults.kills import (
     ask,
+    count_after,
     plain_start_ms,
     ready_after,
     run,
@@ -50,7 +52,8 @@ def test_all_workers_at_once(fresh_node: Node, tmp_path: Path) -> None:
             sending = asyncio.create_task(load.run())
 
             for _ in range(2):
-                await asyncio.sleep(1)
+                await asyncio.sleep(0.5)
+                await asyncio.to_thread(wait_until_all_ready, server)
 
                 for pid in await asyncio.to_thread(server.worker_pids):
                     os.kill(pid, signal.SIGKILL)
@@ -95,6 +98,10 @@ def test_successor_is_started_at_once(fresh_node: Node, tmp_path: Path) -> None:
             fresh_node.wait_for_output(rf"SIGKILL.*\n.*\n.*\n +worker_id: {worker_id}")
             wait_until_all_ready(server)
 
+        # The log is behind what the node does.
+        wait_until(
+            lambda: count_after(fresh_node.output, deaths) == 2, "both are in the log"
+        )
         delays = ready_after(fresh_node.output, deaths)
         print(f"from death to ready {delays} ms, plain starts {starts} ms")  # noqa: T201
         assert max(delays) < max(starts) + SLACK_MS
