@@ -81,7 +81,7 @@ class Model(RuleBasedStateMachine):
         assert all(times == 1 for times in gone.values())
 
         for key in self.bodies:
-            assert (key in self.arrivals) is (key not in gone)
+            assert self.arrivals.has(key) is (key not in gone)
 
 
 TestModel = Model.TestCase

@@ -216,8 +216,13 @@ set_new(PyObject *dict, PyObject *key, PyObject *value)
     return result;
 }
 
+/* Texts of a scope that were decoded before; borrowed. */
+typedef struct {
+    PyObject *method, *scheme, *http_version, *host;
+} KnownTexts;
+
 static int
-fill_scope(HttpState *state, PyObject *scope, PyObject *fields, PyObject *texts)
+fill_scope(HttpState *state, PyObject *scope, PyObject *fields, const KnownTexts *known)
 {
     PyObject *server = PyTuple_GET_ITEM(fields, 7);
     PyObject *path = PyTuple_GET_ITEM(fields, 3);
@@ -226,9 +231,9 @@ fill_scope(HttpState *state, PyObject *scope, PyObject *fields, PyObject *texts)
 #define SET(name, value) (PyDict_SetItem(scope, state->key_##name, value) < 0)
 #define SET_NEW(name, value) (set_new(scope, state->key_##name, value) < 0)
     int failed = SET_NEW(asgi, PyDict_Copy(state->asgi))
-                 || SET(http_version, known_text(texts, FIELD(2)))
-                 || SET(method, known_text(texts, FIELD(0)))
-                 || SET(scheme, known_text(texts, FIELD(1)))
+                 || SET(http_version, known->http_version)
+                 || SET(method, known->method)
+                 || SET(scheme, known->scheme)
                  || SET_NEW(path, PyUnicode_DecodeUTF8(PyBytes_AS_STRING(path),
                                                        PyBytes_GET_SIZE(path), "replace"))
                  || SET(raw_path, path)
@@ -237,8 +242,7 @@ fill_scope(HttpState *state, PyObject *scope, PyObject *fields, PyObject *texts)
                  || SET_NEW(client, make_client(FIELD(6)))
                  || SET_NEW(extensions, make_extensions(state));
     if (!failed && server != Py_None) {
-        failed = SET_NEW(server, PyTuple_Pack(2, known_text(texts, PyTuple_GET_ITEM(server, 0)),
-                                              PyTuple_GET_ITEM(server, 1)));
+        failed = SET_NEW(server, PyTuple_Pack(2, known->host, PyTuple_GET_ITEM(server, 1)));
     }
 #undef SET_NEW
 #undef SET
@@ -248,7 +252,7 @@ fill_scope(HttpState *state, PyObject *scope, PyObject *fields, PyObject *texts)
 
 /* Whether the fields are the usual ones; those that were never seen are not. */
 static int
-is_usual(PyObject *fields, PyObject *texts)
+is_usual(PyObject *fields, PyObject *texts, KnownTexts *known)
 {
     if (!PyTuple_CheckExact(fields) || PyTuple_GET_SIZE(fields) != SCOPE_FIELDS) {
         return 0;
@@ -261,13 +265,14 @@ is_usual(PyObject *fields, PyObject *texts)
     return PyBytes_CheckExact(path)
            && memchr(PyBytes_AS_STRING(path), '%', (size_t)PyBytes_GET_SIZE(path)) == NULL
            && PyDict_CheckExact(extra) && PyDict_GET_SIZE(extra) == 0
-           && known_text(texts, PyTuple_GET_ITEM(fields, 0)) != NULL
-           && known_text(texts, PyTuple_GET_ITEM(fields, 1)) != NULL
-           && known_text(texts, PyTuple_GET_ITEM(fields, 2)) != NULL
+           && (known->method = known_text(texts, PyTuple_GET_ITEM(fields, 0))) != NULL
+           && (known->scheme = known_text(texts, PyTuple_GET_ITEM(fields, 1))) != NULL
+           && (known->http_version = known_text(texts, PyTuple_GET_ITEM(fields, 2))) != NULL
            && (client == Py_None || is_address(client))
            && (server == Py_None
                || (is_address(server)
-                   && known_text(texts, PyTuple_GET_ITEM(server, 0)) != NULL));
+                   && (known->host = known_text(texts, PyTuple_GET_ITEM(server, 0)))
+                          != NULL));
 }
 
 PyDoc_STRVAR(make_scope_doc,
@@ -284,7 +289,9 @@ make_scope(PyObject *module, PyObject *const *args, Py_ssize_t count)
                         "make_scope() takes fields, a dict of texts and a state");
         return NULL;
     }
-    if (!is_usual(args[0], args[1])) {
+
+    KnownTexts known = {NULL, NULL, NULL, NULL};
+    if (!is_usual(args[0], args[1], &known)) {
         if (PyErr_Occurred()) {
             return NULL;
         }
@@ -296,7 +303,7 @@ make_scope(PyObject *module, PyObject *const *args, Py_ssize_t count)
     if (scope == NULL) {
         return NULL;
     }
-    if (fill_scope(state, scope, args[0], args[1]) < 0
+    if (fill_scope(state, scope, args[0], &known) < 0
         || (args[2] != Py_None
             && set_new(scope, state->key_state,
                        PyDict_CheckExact(args[2]) ? PyDict_Copy(args[2])

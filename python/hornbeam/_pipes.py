@@ -99,6 +99,7 @@ class Pipes:
         "_inbox",
         "_mutex",
         "_paused",
+        "_put",
         "_read_descriptor",
         "_read_poll",
         "_reader",
@@ -126,6 +127,7 @@ class Pipes:
     def __init__(self, read_descriptor: int, write_descriptor: int) -> None:
         self._read_descriptor = read_descriptor
         self._writer = PacketWriter(write_descriptor, _leave_without_node)
+        self._put = self._writer.outbox.append
         self._read_poll = select.poll()
         self._read_poll.register(read_descriptor, select.POLLIN)
         # One for each thread: a poll object is for one at a time.
@@ -209,7 +211,7 @@ class Pipes:
 
     def post(self, encoded: bytes) -> None:
         """Send a message at the end of this turn; only from the event loop's thread."""
-        self._writer.outbox.append(encoded)
+        self._put(encoded)
 
         if not self._flush_scheduled and self._scheduler is not None:
             self._flush_scheduled = True
@@ -488,7 +490,13 @@ class Pipes:
 
                     # By far the most come first.
                     if head is protocol.REQUEST:
-                        self._note(message, 5)
+                        request_id = message[1] if len(message) == 5 else None
+
+                        if type(request_id) is int and message[4] is False:
+                            self.arrivals.put(request_id, message)
+                        else:
+                            self._note(message, 5)
+
                         self._inbox.append(message)
                     elif head is protocol.REPLY:
                         self._deliver(message)

@@ -112,6 +112,7 @@ class _Worker:
         self.post = channel.post
         self.call_service = channel.call_async
         self.claim = channel.arrivals.claim
+        self._has_arrived = channel.arrivals.has
         self._channel = channel
         self._settings = settings
         self._bridge = bridge
@@ -372,7 +373,7 @@ class _Worker:
             protocol.check_message(message)
             raise AssertionError("check_message() takes what is not of these types")
 
-        if request_id not in self._channel.arrivals:
+        if not self._has_arrived(request_id):
             # Another worker has it: see Watchdog.
             return
 
@@ -402,7 +403,7 @@ class _Worker:
             "tuple[Atom, int, object, list[bytes]]", message
         )
 
-        if request_id not in self._channel.arrivals:
+        if not self._has_arrived(request_id):
             return
 
         scope = self._scopes.make_websocket(fields, subprotocols)

@@ -44,7 +44,7 @@ class PacketWriter:
     )
 
     outbox: list[bytes]
-    """Encoded messages that the next packet begins with."""
+    """Encoded messages that the next packet begins with; always the same list."""
 
     def __init__(self, descriptor: int, on_broken: Callable[[], None]) -> None:
         self.outbox = []

@@ -41,6 +41,13 @@ async def objects(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @application.add
+async def collector(scope: Scope, receive: Receive, send: Send) -> None:
+    """What the garbage collector is set to, and how much it leaves alone."""
+    said = {"young": gc.get_threshold()[0], "frozen": gc.get_freeze_count()}
+    await respond(send, repr(said))
+
+
+@application.add
 async def ended(scope: Scope, receive: Receive, send: Send) -> None:
     """How often each handler below has come to its `finally`."""
     await respond(send, repr(dict(_ended)))
