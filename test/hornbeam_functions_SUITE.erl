@@ -26,6 +26,7 @@
 -export([failed_casts_are_logged/1]).
 -export([services/1]).
 -export([from_a_worker/1]).
+-export([too_many_of_a_worker/1]).
 
 all() ->
     [
@@ -46,10 +47,13 @@ all() ->
         casts,
         failed_casts_are_logged,
         services,
-        from_a_worker
+        from_a_worker,
+        too_many_of_a_worker
     ].
 
 -define(LONG_MS, 10000).
+%% As in hornbeam_worker.
+-define(MAX_TASKS, 10000).
 
 init_per_testcase(_, Config) ->
     _ = application:stop(hornbeam),
@@ -189,14 +193,14 @@ casts(_) ->
     Self = self(),
     ok = hornbeam:register_function(tell, fun(What) -> Self ! {told, What} end),
     {task, Task, infinity} = hornbeam_services:cast(cast, {<<"tell">>, hornbeam_blob:encode([x])}),
-    ok = hornbeam_task:cast(Task, #{}),
+    true = is_pid(hornbeam_task:cast(Task, #{})),
     ?assertEqual({ok, x}, hornbeam_test_services:for_message(fun({told, What}) -> What end)).
 
 failed_casts_are_logged(_) ->
     ok = hornbeam:register_function(f, fun() -> error(oops) end),
     hornbeam_test_log:start(),
     {task, Task, infinity} = hornbeam_services:cast(cast, {<<"f">>, hornbeam_blob:encode([])}),
-    ok = hornbeam_task:cast(Task, #{function => cast}),
+    true = is_pid(hornbeam_task:cast(Task, #{function => cast})),
     hornbeam_test_wait:until(fun() -> hornbeam_test_log:reports(cast_failed) =/= [] end),
     hornbeam_test_log:stop().
 
@@ -249,7 +253,53 @@ from_a_worker(Config) ->
     exit(Third, kill),
     ok = hornbeam:stop().
 
+%% What it asks for without waiting does not fill the node; what ends makes room, however it ends.
+too_many_of_a_worker(Config) ->
+    ok = hornbeam:register_function(waits, fun() -> receive never -> ok end end),
+    hornbeam_test_log:start(),
+    Port = hornbeam_test_services:start(Config),
+    Worker = hornbeam_test_server:worker_pid(default, 1),
+    Args = hornbeam_blob:encode([]),
+    Before = erlang:system_info(process_count),
+    said(Worker, [{cast, cast, {<<"waits">>, Args}}]),
+    said(Worker, [{call, 1000000 + N, call, {<<"waits">>, Args, infinity}}
+                  || N <- lists:seq(2, ?MAX_TASKS)]),
+    said(Worker, [{call, 2000000 + N, call, {<<"waits">>, Args, infinity}} || N <- lists:seq(1, 100)]
+                 ++ [{cast, cast, {<<"waits">>, Args}}]),
+    Call = fun(Name, Given) -> hornbeam_test_services:call(Port, Name, Given) end,
+    ?assertEqual(<<"error too_many_calls">>, Call("call", "(b'waits', blob([]), 20)")),
+    ?assert(erlang:system_info(process_count) - Before < 2 * ?MAX_TASKS + 100),
+    ?assertMatch([#{error := too_many_calls, facts := #{limit := ?MAX_TASKS}}],
+                 hornbeam_test_log:reports(cast_failed)),
+    ?assertEqual(<<"ok nonode@nohost">>, Call("node", "()")),
+    %% The one that was cast.
+    [Cast] = [Pid || Pid <- processes(), is_waiting_cast(Pid)],
+    exit(Cast, kill),
+    hornbeam_test_wait:until(fun() ->
+        Call("call", "(b'waits', blob([]), 20)") =:= <<"error timeout">>
+    end),
+    exit(Worker, kill),
+    hornbeam_test_wait:until(fun() -> erlang:system_info(process_count) - Before < 100 end),
+    ok = hornbeam:stop(),
+    hornbeam_test_log:stop().
+
 %%% Internal
+
+%% As if its port had read it.
+said(Worker, Messages) ->
+    {links, Links} = process_info(Worker, links),
+    [Port] = [Port || Port <- Links, is_port(Port)],
+    Worker ! {Port, {data, term_to_binary(Messages)}},
+    ok.
+
+%% Of hornbeam_task:cast/2: it runs in the process itself, without a guard that monitors it.
+is_waiting_cast(Pid) ->
+    case process_info(Pid, [current_stacktrace, initial_call]) of
+        [{current_stacktrace, Stack}, _] ->
+            lists:any(fun(Frame) -> element(2, Frame) =:= '-cast/2-fun-0-' end, Stack);
+        undefined ->
+            false
+    end.
 
 %% Out of the compiler's sight, which would see the crashes coming.
 number(Text) -> apply(erlang, list_to_integer, [Text]).

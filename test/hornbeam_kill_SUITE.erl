@@ -25,12 +25,18 @@
 -import(hornbeam_test_wait, [until/1]).
 
 %% How long the random kills go on, and how often they happen: below what the supervisors bear, as
-%% those of the tests of ours are no crashes of one kind.
+%% those of the tests of ours are no crashes of one kind. KILL_SECONDS sets another time.
 -define(RANDOM_MS, 4000).
 -define(PAUSE_MS, 400).
 
 suite() ->
-    [{timetrap, {seconds, 120}}].
+    [{timetrap, 120000 + random_ms()}].
+
+random_ms() ->
+    case os:getenv("KILL_SECONDS") of
+        false -> ?RANDOM_MS;
+        Seconds -> 1000 * list_to_integer(Seconds)
+    end.
 
 all() ->
     [
@@ -85,7 +91,7 @@ at_random(Config) ->
     _ = rand:seed(exsss, Seed),
     Clients = [spawn_link(fun() -> ask_for_ever(Port) end) || #{port := Port} <- [Fixture],
                                                               _ <- lists:seq(1, 4)],
-    kill_for(erlang:monotonic_time(millisecond) + ?RANDOM_MS),
+    kill_for(erlang:monotonic_time(millisecond) + random_ms()),
     %% With answers, and none that was wrong.
     [?assert(stop_client(Client) > 0) || Client <- Clients],
     check_all_is_as_before(Fixture, Config).

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e.http2_websocket import WebSocket
 from e2e.observe import Server
 from e2e.raw import wait_until
 from e2e.support import E2E_DIR, make_async_client, make_client
@@ -302,6 +303,42 @@ def test_websockets_are_kept(node: Node, tmp_path: Path) -> None:
         wait_until(
             lambda: live.server.worker_facts("state") == ["ready"], "it has left"
         )
+
+
+def test_http2_websockets_are_told(node: Node, tmp_path: Path) -> None:
+    """On a stream as on a connection of its own."""
+    with deployed(node, tmp_path, "#{workers => 1}") as live:
+        with WebSocket(live.url, "/") as client:
+            client.send("before")
+            assert client.take() == "before"
+            assert live.reload() == "ok"
+            assert client.closing() == 1012
+
+        with WebSocket(live.url, "/") as client:
+            client.send("after")
+            assert client.take() == "after"
+
+
+def test_http2_websockets_are_kept(node: Node, tmp_path: Path) -> None:
+    options = "#{websocket_drain => keep, shutdown_timeout => 1500}"
+
+    with (
+        deployed(node, tmp_path, options) as live,
+        WebSocket(live.url, "/") as client,
+        WebSocket(live.url, "/") as other,
+    ):
+        for each in (client, other):
+            each.send("before")
+            assert each.take() == "before"
+
+        live.deploy("second")
+        assert live.reload() == "ok"
+        assert live.ask() == "second ?"
+        client.send("after")
+        assert client.take() == "after"
+        client.close()
+        assert client.closing() == 1000
+        assert other.closing() == 1012
 
 
 def test_kept_websockets_at_a_stop(node: Node, tmp_path: Path) -> None:

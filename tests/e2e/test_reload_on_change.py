@@ -109,6 +109,37 @@ def test_change_is_served(node: Node, folder: Path, library: tuple[str, str]) ->
         assert "files: [<<" in live.output
 
 
+FAILING_LIBRARY = """
+import os, time
+
+def watch(*folders, **options):
+    yield set()
+
+    while not os.path.exists(os.environ["NO_MORE_WATCHES"]):
+        time.sleep(0.01)
+
+    raise OSError("OS file watch limit reached")
+"""
+
+
+def test_library_fails_in_between(node: Node, tmp_path: Path, folder: Path) -> None:
+    """As where the system has no more watches to give: files are looked at then."""
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "watchfiles.py").write_text(FAILING_LIBRARY)
+    full = tmp_path / "full"
+    env = env_option({"PYTHONPATH": str(library), "NO_MORE_WATCHES": str(full)})
+
+    with developing(node, folder, f"#{{env => {env}}}") as live:
+        assert "by: watchfiles" in live.output
+        full.touch()
+        live.await_watching(2)
+        assert "by: polling" in live.output
+        assert "watchfiles failed: OS file watch limit reached" in live.output
+        live.deploy("noticed")
+        live.await_answer("noticed ?")
+
+
 def test_fault_is_mended(node: Node, folder: Path) -> None:
     """What does not start leaves the old version serving, and the log says why."""
     with developing(node, folder) as live:

@@ -5,21 +5,59 @@
     make soak SOAK=kills
     make soak SOAK='echo kills'
 
-Each is a module with a command line of its own: `python -m faults.kills --help`.
+Each is a command of its own, most a module with options, as `python -m faults.kills
+--help` tells.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
 
+_PYTHON = (sys.executable, "-m")
+_SUITES = ("rebar3", "ct", "--readable=compact", "--suite")
+_TREE_SECONDS = 60
+
+# What it runs, and what that does.
 SOAKS = {
-    "echo": ("e2e.soak", "1,000 WebSockets echo for a minute"),
-    "models": ("faults.models", "state machines of sessions and pool, 1,000 runs each"),
-    "kills": ("faults.kills", "2,000 requests a second, a worker killed each second"),
+    "echo": ((*_PYTHON, "e2e.soak"), "1,000 WebSockets echo for a minute"),
+    "models": (
+        (*_PYTHON, "faults.models"),
+        "state machines of sessions and pool, 1,000 runs each",
+    ),
+    "kills": (
+        (*_PYTHON, "faults.kills"),
+        "2,000 requests a second, a worker killed each second",
+    ),
+    "tree": (
+        (*_SUITES, "test/hornbeam_kill_SUITE"),
+        "processes of the supervision tree are killed under load, each and at random",
+    ),
+    "hostile": (
+        (*_SUITES, "test/hornbeam_hostile_SUITE", "--repeat", "5"),
+        "workers that say what makes no sense, five times",
+    ),
+    "blocked": (
+        (*_PYTHON, "faults.blocked"),
+        "one request in 100 computes for half a second: the 99th percentile of others",
+    ),
+    "overload": (
+        (*_PYTHON, "overload.soak_overload"),
+        "ten times what a server can do, for each kind of server",
+    ),
+    "slow": (
+        (*_PYTHON, "overload.soak_slow"),
+        "4,000 clients that send or take a byte a second, beside ordinary ones",
+    ),
+    "leaks": (
+        (*_PYTHON, "overload.soak_leaks", "--seconds", "180"),
+        "mixed traffic with aborts, reloads and kills; what is left of it",
+    ),
 }
+_ENVIRONMENT = {"KILL_SECONDS": str(_TREE_SECONDS)}
 
 
 def run(names: list[str]) -> dict[str, int]:
@@ -27,11 +65,12 @@ def run(names: list[str]) -> dict[str, int]:
     statuses = {}
 
     for name in names:
-        module, what = SOAKS[name]
+        command, what = SOAKS[name]
         sys.stdout.write(f"{name}: {what}\n")
         sys.stdout.flush()
         began = time.monotonic()
-        statuses[name] = subprocess.run([sys.executable, "-m", module]).returncode
+        environment = _ENVIRONMENT | os.environ
+        statuses[name] = subprocess.run(command, env=environment).returncode
         seconds = time.monotonic() - began
         verdict = "failed" if statuses[name] else "passed"
         sys.stdout.write(f"{name}: {verdict} after {seconds:.0f} s\n")

@@ -12,6 +12,7 @@ import ctypes
 import os
 import resource
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -142,11 +143,34 @@ async def _die(scope: Scope, rest: list[str], receive: Receive, send: Send) -> N
     _HOW_TO_DIE["exit" if how == "always" else how]()
 
 
+async def _block(scope: Scope, rest: list[str], receive: Receive, send: Send) -> None:
+    """/block/MS: computes for so long on the event loop."""
+    end = time.perf_counter() + int(rest[0]) / 1000
+
+    while time.perf_counter() < end:
+        pass
+
+    await _respond(send, b"", b"")
+
+
+async def _wait(scope: Scope, rest: list[str], receive: Receive, send: Send) -> None:
+    """/wait/MS"""
+    await asyncio.sleep(int(rest[0]) / 1000)
+    await _respond(send, b"", b"")
+
+
 async def _pid(scope: Scope, rest: list[str], receive: Receive, send: Send) -> None:
     await _respond(send, b"", str(os.getpid()).encode())
 
 
-_ROUTES = {"echo": _echo, "stream": _stream, "die": _die, "pid": _pid}
+_ROUTES = {
+    "echo": _echo,
+    "stream": _stream,
+    "die": _die,
+    "block": _block,
+    "wait": _wait,
+    "pid": _pid,
+}
 
 
 async def _read(receive: Receive) -> bytes:

@@ -17,6 +17,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from e2e.http2 import Client as Http2Client
+from e2e.http2_websocket import WebSocket
 from e2e.observe import Server, survivors
 from e2e.raw import Connection, Cut, request, wait_until
 from faults.kills import ask, serving, wait_until_all_ready
@@ -99,6 +101,17 @@ def test_begun_stream_is_cut(server: Server, marker: Path, how: str) -> None:
     wait_until_all_ready(server)
 
 
+def test_begun_http2_stream_is_reset(server: Server, marker: Path) -> None:
+    """Others of the connection go on."""
+    with Http2Client(server.url) as client:
+        stream = client.get("/die/kill/start/marker")
+        assert (stream.status, stream.body) == (200, b"part")
+        assert stream.reset == "INTERNAL_ERROR"
+        assert client.get("/echo/x").text == "GET x"
+
+    wait_until_all_ready(server)
+
+
 def test_second_death_is_502(server: Server) -> None:
     """A request that kills each worker that it meets is tried twice, not for ever."""
     assert ask(server, "/die/always/before/x") == 502
@@ -135,6 +148,21 @@ def test_websockets_are_told_to_come_back(server: Server, how: str) -> None:
     with connect(url, proxy=None) as again:
         again.send("hello")
         assert again.recv(10) == "hello"
+
+
+def test_http2_websockets_are_told_to_come_back(server: Server) -> None:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(WebSocket(server.url, "/")) for _ in range(4)]
+        sockets[0].send("die kill")
+        assert sockets[0].closing() == 1012
+        # Workers take turns.
+        assert sockets[2].closing() == 1012
+
+        for other in (sockets[1], sockets[3]):
+            other.send("still there?")
+            assert other.take() == "still there?"
+
+    wait_until_all_ready(server)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workers that compute without awaiting: what the others, and the log, make of it."""
+
+from __future__ import annotations
+
+import inspect
+import select
+from contextlib import ExitStack
+from pathlib import Path
+
+from e2e.raw import Connection, request, wait_until
+from faults import app
+from faults.blocked import run
+from faults.kills import serving
+from node import Node
+
+HELD = 20
+QUEUED = 5
+BLOCK_MS = 4000
+
+
+def test_what_has_not_begun_goes_elsewhere(node: Node, tmp_path: Path) -> None:
+    """Unsafe requests as well, which nobody has begun; and the log names the line."""
+    before = len(node.output)
+
+    with serving(node, tmp_path, "workers => 2") as server, ExitStack() as stack:
+
+        def send(target: str) -> Connection:
+            client = stack.enter_context(Connection(server.url))
+            client.send(request("POST", target))
+            return client
+
+        # Workers take turns: the other one keeps what it has, so that all that follows
+        # goes to this one.
+        held = [
+            send(f"/wait/{1 if number % 2 else 2 * BLOCK_MS}")
+            for number in range(2 * HELD)
+        ]
+        wait_until(
+            lambda: sorted(server.worker_facts("in_flight")) == ["0", str(HELD)],
+            "one has nothing",
+        )
+        blocking = send(f"/block/{BLOCK_MS}")
+        queued = [send(f"/echo/{number}") for number in range(QUEUED)]
+
+        for number, client in enumerate(queued):
+            assert client.read_response("POST").body == b"POST %d" % number
+
+        assert "0" not in server.worker_facts("in_flight")
+        assert not select.select([blocking.socket], [], [], 0)[0], "it blocks still"
+        assert blocking.read_response("POST").status == 200
+        assert {client.read_response("POST").status for client in held} == {200}
+
+    lines, first = inspect.getsourcelines(app._block)
+    log = node.output[before:]
+    assert "has been blocked for" in log
+    places = [f"app.py:{first + number} in _block" for number in range(len(lines))]
+    assert any(place in log for place in places)
+
+
+def test_mixed_load(node: Node, tmp_path: Path) -> None:
+    """One in a hundred requests computes for half a second: the others do not wait."""
+    result = run(node, tmp_path, rate=60, seconds=5)
+    assert result.failures(["GET", "POST"]) == {}, result.examples
+    # Nearly all the time one of both is blocked: half would wait.
+    assert result.quantile_ms(0.75) < 250
