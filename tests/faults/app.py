@@ -153,10 +153,10 @@ async def _block(scope: Scope, rest: list[str], receive: Receive, send: Send) ->
     await _respond(send, b"", b"")
 
 
-async def _wait(scope: Scope, rest: list[str], receive: Receive, send: Send) -> None:
-    """/wait/MS"""
-    await asyncio.sleep(int(rest[0]) / 1000)
-    await _respond(send, b"", b"")
+async def _hold(scope: Scope, rest: list[str], receive: Receive, send: Send) -> None:
+    """Ends when its client leaves."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _pid(scope: Scope, rest: list[str], receive: Receive, send: Send) -> None:
@@ -168,7 +168,7 @@ _ROUTES = {
     "stream": _stream,
     "die": _die,
     "block": _block,
-    "wait": _wait,
+    "hold": _hold,
     "pid": _pid,
 }
 

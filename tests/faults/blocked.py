@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from e2e.raw import Connection, request
 from faults.kills import serving
-from faults.load import SAFE, Load, Result
+from faults.load import SAFE, Kind, Load, Result
 from node import Node
 
 ONE_IN = 100
@@ -38,7 +38,7 @@ def run(node: Node, folder: Path, *, rate: float, seconds: float) -> Result:
 
         async def load() -> Result:
             async with _blocking(server.url, ONE_IN / rate):
-                mix = {"GET": 0.9, "POST": 0.1}
+                mix: dict[Kind, float] = {"GET": 0.9, "POST": 0.1}
                 return await Load(server.url, rate=rate, seconds=seconds, mix=mix).run()
 
         return asyncio.run(load())

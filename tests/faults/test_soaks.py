@@ -10,9 +10,10 @@ import sys
 
 import pytest
 
-from docs_pages import DOCS, ROOT, read_code, read_table
+from docs_pages import DOCS, read_code, read_table
 from faults.__main__ import SOAKS
 
+ROOT = DOCS.parent
 OPERATIONS = DOCS / "how-to" / "operations.md"
 
 
