@@ -386,6 +386,14 @@ class _Worker:
         scope = self._scopes.make(fields)
         session = HttpSession(self, request_id, scope, body, more)
         self._sessions[request_id] = session
+
+        if more and self.runtime.is_eager:
+            # Its body may be in the same packet: an application that begins before it
+            # is looked at would have the node told that it waits.
+            self.runtime.call_soon(session.start)
+            self._is_output_expected = True
+            return
+
         session.start()
         self._is_output_expected = not self.runtime.is_eager
 

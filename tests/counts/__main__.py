@@ -10,12 +10,10 @@ import argparse
 import sys
 
 from counts.bounds import (
-    EAGER_LOADS,
     Bounds,
     bound_for,
     counted_parts,
     read_bounds,
-    row_of,
     write_bounds,
 )
 from counts.measuring import Uncountable, measured_node
@@ -30,7 +28,7 @@ def main() -> None:
     show(now, before)
 
     if update:
-        loads = {*(load for load, _ in counted_parts()), *EAGER_LOADS}
+        loads = {load for load, _ in counted_parts()}
         # What cannot be counted here keeps its bound.
         kept = {key: bound for key, bound in before.items() if key[0] in loads}
         write_bounds(kept | now)
@@ -47,8 +45,7 @@ def measure_all() -> Bounds:
                 sys.stderr.write(f"{load} {part}: {exc}\n")
                 continue
 
-            row = row_of(load)
-            found |= {(row, name): bound_for(count) for name, count in counts.items()}
+            found |= {(load, name): bound_for(count) for name, count in counts.items()}
 
     return found
 

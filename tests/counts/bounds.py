@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,6 @@ COLUMNS = ("load", "count", "measured", "most")
 
 PARTS_OF_ALL = ("work", "calls", "worker", "system")
 BATCHED_LOADS = ("hello", "websocket")
-
-EAGER = " 3.12"
-EAGER_LOADS = tuple(name + EAGER for name in ("post",))
-"""What takes more from Python 3.12 on, where the application's call begins at once."""
 
 FACTOR = 1.3
 """The room that an update of the table gives, ..."""
@@ -67,18 +62,12 @@ def read_bounds() -> Bounds:
     }
 
 
-def row_of(load: str) -> str:
-    """The load's name in the table, for this Python."""
-    eager = load + EAGER
-    return eager if sys.version_info >= (3, 12) and eager in EAGER_LOADS else load
-
-
 def find_faults(load: str, counts: Counts, bounds: Bounds) -> list[str]:
     """What is over its bound, has none, or was not counted at all."""
     faults = []
 
     for name, count in counts.items():
-        bound = bounds.get((row_of(load), name))
+        bound = bounds.get((load, name))
 
         if bound is None:
             faults.append(f"{load}: {name} has no bound")

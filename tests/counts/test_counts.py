@@ -47,7 +47,7 @@ def test_counts(load: str, part: str, measured: Measured) -> None:
 
 
 def test_all_bounds_belong_to_a_load() -> None:
-    loads = {*(load for load, _ in counted_parts()), *table.EAGER_LOADS}
+    loads = {load for load, _ in counted_parts()}
     assert {load for load, _ in read_bounds()} == loads
 
 

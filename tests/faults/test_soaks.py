@@ -38,4 +38,6 @@ def test_unknown_name(names: list[str]) -> None:
     command = [sys.executable, "-m", "faults", *names]
     done = subprocess.run(command, cwd=ROOT / "tests", capture_output=True, text=True)
     assert done.returncode == 2
-    assert re.search(r"no such soak: nonsense; there are echo, kills", done.stderr)
+    assert re.search(
+        r"no such soak: nonsense; there are echo, models, kills", done.stderr
+    )
