@@ -73,7 +73,7 @@ def test_more_work_of_the_node_is_noticed(measured: Measured) -> None:
     of_work = find_faults("chunks", measured.count("chunks", "work"), bounds)
     assert {"chunks: connection_reductions", "chunks: words"} <= names_of(of_work)
     of_calls = find_faults("chunks", measured.count("chunks", "calls"), bounds)
-    assert "chunks: functions" in names_of(of_calls)
+    assert {"chunks: ets", "chunks: messages"} <= names_of(of_calls)
 
 
 def test_tables_and_timers_are_counted(measured: Measured) -> None:
