@@ -149,11 +149,59 @@ def test_websocket() -> None:
         (5, [], "the scope of a request"),
         (fields(), ["v1"], "the subprotocols of a WebSocket"),
         (fields(), [1], "the subprotocols of a WebSocket"),
+        (fields(headers=[5]), [], "the headers of a WebSocket"),
+        (fields(headers=[(b"host", 5)]), [], "the headers of a WebSocket"),
     ],
 )
 def test_bad_websocket(scope: object, subprotocols: list[Any], text: str) -> None:
     with pytest.raises(ProtocolError, match=text):
         ScopeFactory("").make_websocket(scope, subprotocols)
+
+
+def websocket_headers(
+    factory: ScopeFactory, *headers: tuple[bytes, bytes]
+) -> list[tuple[bytes, bytes]]:
+    """Headers of a WebSocket, of bytes that nobody else has."""
+    own = [(bytes(bytearray(name)), bytes(bytearray(value))) for name, value in headers]
+    result: list[tuple[bytes, bytes]] = factory.make_websocket(fields(headers=own), [])[
+        "headers"
+    ]
+    assert result == list(headers)
+    return result
+
+
+def test_websockets_share_what_is_the_same_for_many() -> None:
+    factory = ScopeFactory("")
+    header = (b"user-agent", b"Mozilla/5.0")
+    [(name, value)] = websocket_headers(factory, header)
+    [(other_name, other_value)] = websocket_headers(factory, header)
+    assert name is other_name
+    assert value is other_value
+
+
+@pytest.mark.parametrize(
+    "header", [(b"cookie", b"session=1234"), (b"user-agent", b"x" * 257)]
+)
+def test_websockets_do_not_share_what_is_their_own(header: tuple[bytes, bytes]) -> None:
+    factory = ScopeFactory("")
+    [(_, value)] = websocket_headers(factory, header)
+    [(_, other_value)] = websocket_headers(factory, header)
+    assert value is not other_value
+
+
+def test_shared_values_are_bounded() -> None:
+    factory = ScopeFactory("")
+
+    for number in range(1025):
+        websocket_headers(factory, (b"origin", b"https://%d.test" % number))
+
+    last, first = (b"origin", b"https://1024.test"), (b"origin", b"https://0.test")
+    pairs = {
+        header: (websocket_headers(factory, header), websocket_headers(factory, header))
+        for header in (first, last)
+    }
+    assert pairs[first][0][0][1] is pairs[first][1][0][1]
+    assert pairs[last][0][0][1] is not pairs[last][1][0][1]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,27 @@ from hornbeam._usual import make_usual_scope
 __all__ = ("ScopeFactory",)
 
 _MAX_CACHED_TEXTS: Final = 256
+# Of a WebSocket's headers, which are kept as long as it is open: those whose values are
+# the same for many clients, and how many of these, and how long ones, are shared.
+_SHARED_HEADERS: Final = {
+    name: name
+    for name in (
+        b"accept-encoding",
+        b"accept-language",
+        b"cache-control",
+        b"connection",
+        b"host",
+        b"origin",
+        b"pragma",
+        b"sec-websocket-extensions",
+        b"sec-websocket-protocol",
+        b"sec-websocket-version",
+        b"upgrade",
+        b"user-agent",
+    )
+}
+_MAX_SHARED_VALUES: Final = 1024
+_MAX_SHARED_BYTES: Final = 256
 _ROOT_PATH: Final = Atom("root_path")
 _TLS: Final = Atom("tls")
 
@@ -27,7 +48,7 @@ class ScopeFactory:
             its end.
     """
 
-    __slots__ = ("_root_path", "_texts", "state")
+    __slots__ = ("_root_path", "_shared_values", "_texts", "state")
 
     state: Mapping[str, Any] | None
     """What the lifespan left for requests, each of which gets a shallow copy."""
@@ -38,6 +59,7 @@ class ScopeFactory:
         # Methods, schemes, versions, the server's own address and certificate are few,
         # so that they are decoded once; bounded, as a client can make up methods.
         self._texts: dict[bytes, str] = {}
+        self._shared_values: dict[bytes, bytes] = {}
 
     def make(self, fields: object) -> Scope:
         """Make the scope of one request.
@@ -67,6 +89,12 @@ class ScopeFactory:
         del scope["method"]
 
         try:
+            scope["headers"] = [self._share(*header) for header in scope["headers"]]
+        except TypeError as exc:
+            reason = f"the headers of a WebSocket: {exc}"
+            raise ProtocolError(reason, repr(scope["headers"])) from exc
+
+        try:
             scope["subprotocols"] = [name.decode("latin-1") for name in subprotocols]
         except AttributeError as exc:
             reason = f"the subprotocols of a WebSocket: {exc}"
@@ -80,6 +108,19 @@ class ScopeFactory:
         extensions["websocket.http.response"] = {}
         extensions["hornbeam.topics"] = {}
         return scope
+
+    def _share(self, name: bytes, value: bytes) -> tuple[bytes, bytes]:
+        shared_name = _SHARED_HEADERS.get(name)
+
+        if shared_name is None or len(value) > _MAX_SHARED_BYTES:
+            return name, value
+
+        values = self._shared_values
+
+        if len(values) < _MAX_SHARED_VALUES:
+            return shared_name, values.setdefault(value, value)
+
+        return shared_name, values.get(value, value)
 
     def _make(
         self,
