@@ -431,7 +431,7 @@ def test_limits_of_operations() -> None:
 def test_variables_of_make_run() -> None:
     """The table of variables is that of the Makefile."""
     given = re.findall(r"^([A-Z_]+) = ?(.*)$", (ROOT / "Makefile").read_text(), re.M)
-    internal = {"VENV_PYTHON", "CASES"}
+    internal = {"VENV_PYTHON", "CASES", "UPDATE"}
     # Those of `make bench` have a page of their own.
     internal |= {"JOB", "PEERS", "ROUNDS", "SECONDS", "SCALE", "REPORT", "BENCH_VENV"}
     shown = [

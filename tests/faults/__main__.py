@@ -26,7 +26,7 @@ SOAKS = {
     "echo": ((*_PYTHON, "e2e.soak"), "1,000 WebSockets echo for a minute"),
     "models": (
         (*_PYTHON, "faults.models"),
-        "state machines of sessions and pool, 1,000 runs each",
+        "state machines of requests and pool, 1,000 runs each",
     ),
     "kills": (
         (*_PYTHON, "faults.kills"),
