@@ -14,6 +14,8 @@
 -define(NAME, ?MODULE).
 -define(SCOPE, {<<"GET">>, <<"http">>, <<"1.1">>, <<"/">>, <<>>, [], undefined, undefined, #{}}).
 
+-define(MAX_WINDOW, 1 bsl 30).
+
 %% Which command may come in which state of the response.
 -define(ORDER, #{
     {none, inform} => none, {none, response} => complete, {none, headers} => body,
@@ -114,6 +116,12 @@ with_id(Message, Id) ->
     erlang:insert_element(2, Message, Id).
 
 %% The route goes before these are told.
+from_worker(Message, Id, Exchange)
+        when element(1, Message) =:= response; element(1, Message) =:= start ->
+    %% These leave their mark on the route.
+    Told = with_id(Message, Id),
+    _ = hornbeam_routes:deliver(routes(), Told, ?MAX_WINDOW),
+    receive {{Pid, 1}, Told} when Pid =:= self() -> hornbeam_exchange:info(Told, Exchange) end;
 from_worker(Message, Id, Exchange) ->
     Ends = [worker_down, worker_replaced, returned],
     _ = lists:member(element(1, Message), Ends) andalso ets:delete(routes(), Id),
