@@ -25,7 +25,7 @@ from itertools import count
 from pathlib import Path
 
 from e2e.observe import Server, survivors
-from e2e.raw import Connection
+from e2e.raw import Connection, wait_until
 from faults.leaks import memory_bytes, take_stock, wait_for_stock
 from faults.load import SAFE, Load, Result
 from node import Node, literal
@@ -153,6 +153,11 @@ def run(
         assert survivors(pids) == []
         wait_for_stock(node, before)
         grown = memory_bytes(node) - memory
+        # The log is behind what the node does.
+        wait_until(
+            lambda: count_after(node.output, killer.deaths) == len(killer.deaths),
+            "all that were killed have a successor in the log",
+        )
         until_ready = ready_after(node.output, killer.deaths)
 
     return Report(load, len(killer.deaths), plain_ms, until_ready, grown)
