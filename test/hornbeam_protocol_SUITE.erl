@@ -23,6 +23,8 @@
 -export([golden_packets_of_the_node/1]).
 -export([malformed_golden_packets/1]).
 -export([large_bodies_are_not_copied/1]).
+-export([part_of_a_large_body_is_not_copied/1]).
+-export([almost_a_part_of_a_body/1]).
 -export([parts_are_joined/1]).
 
 all() ->
@@ -45,6 +47,8 @@ all() ->
         golden_packets_of_the_node,
         malformed_golden_packets,
         large_bodies_are_not_copied,
+        part_of_a_large_body_is_not_copied,
+        almost_a_part_of_a_body,
         parts_are_joined
     ].
 
@@ -388,6 +392,52 @@ large_bodies_are_not_copied(_) ->
      end || Size <- [0, 64, 4096, 4097, 65536],
             Message <- [{body, 1, binary:copy(<<"x">>, Size), true},
                         {request, 1, Scope, binary:copy(<<"x">>, Size), false}]].
+
+%% As parts of large bodies come, the packet itself is what goes to the socket.
+part_of_a_large_body_is_not_copied(_) ->
+    Data = binary:copy(<<"x">>, 65000),
+    Packet = part_packet(Data),
+    {ok, [{data, 70000, Part}]} = hornbeam_protocol:decode(Packet),
+    ?assertEqual(Data, Part),
+    ?assertEqual(byte_size(Packet), binary:referenced_byte_size(Part)).
+
+%% What differs in a byte from such a packet is what the decoder of terms takes it for.
+almost_a_part_of_a_body(_) ->
+    Packet = part_packet(<<"abc">>),
+    ?assertEqual({ok, [{data, 70000, <<"abc">>}]}, hornbeam_protocol:decode(Packet)),
+    [begin
+        <<Before:At/binary, Byte, After/binary>> = Packet,
+        Other = <<Before/binary, (Byte bxor Bits), After/binary>>,
+        ?assertEqual({At, Bits, slow(Other)}, {At, Bits, result(hornbeam_protocol:decode(Other))})
+     end || At <- lists:seq(0, byte_size(Packet) - 1), Bits <- lists:seq(0, 255)],
+    [?assertEqual({ok, Messages}, hornbeam_protocol:decode(packet(Messages)))
+     || Messages <- [[{data, Id, <<"abc">>}] || Id <- [1, 255, 256, 16#7FFFFFFF, 16#80000000, 1 bsl 70]]
+                    ++ [[{data, 70000, <<>>}], [{last, 70000, <<"abc">>}]]],
+    [?assertMatch({error, {malformed, _}}, hornbeam_protocol:decode(Other))
+     || Other <- [<<Packet/binary, 106>>, binary:part(Packet, 0, byte_size(Packet) - 1)]].
+
+%% As Python writes it; OTP 25 still writes atoms in another form.
+part_packet(Data) ->
+    <<131, 108, 1:32, 104, 3, 119, 4, "data", 98, 70000:32, 109, (byte_size(Data)):32, Data/binary, 106>>.
+
+%% Two messages in the list take the way of all.
+slow(<<131, 108, 1:32, Rest/binary>>) ->
+    Bytes = byte_size(Rest) - 1,
+    case Rest of
+        <<Message:Bytes/binary, 106>> ->
+            case hornbeam_protocol:decode(<<131, 108, 2:32, Message/binary, Message/binary, 106>>) of
+                {ok, [First, First]} -> {ok, [First]};
+                {ok, _} -> malformed;
+                {error, _} -> malformed
+            end;
+        _ ->
+            malformed
+    end;
+slow(_) ->
+    malformed.
+
+result({error, {malformed, _}}) -> malformed;
+result(Result) -> Result.
 
 %% Parts of one body, as long as nothing else is between them.
 parts_are_joined(_) ->

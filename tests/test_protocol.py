@@ -252,3 +252,10 @@ def test_more_is_read_of_a_longer_packet() -> None:
     assert splitter.read_bytes == usual
     assert splitter.feed(b"x\0") == [b"x" * length]
     assert splitter.read_bytes == usual
+
+
+def test_part_of_a_body_has_the_form_that_the_node_does_not_copy() -> None:
+    """It takes the bytes as they are, in `hornbeam_protocol:decode/1`."""
+    assert pack_batch([protocol.data(70_000, b"abc")])[4:] == (
+        b"\x83l\0\0\0\1h\3w\4datab\0\1\x11\x70m\0\0\0\3abcj"
+    )

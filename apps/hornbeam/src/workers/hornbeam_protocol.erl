@@ -111,6 +111,10 @@
 -define(LIST_EXT, 108).
 -define(NIL_EXT, 106).
 -define(COMPRESSED, 80).
+-define(SMALL_TUPLE_EXT, 104).
+-define(SMALL_ATOM_UTF8_EXT, 119).
+-define(INTEGER_EXT, 98).
+-define(BINARY_EXT, 109).
 %% How much of a packet that makes no sense is shown in the log.
 -define(SHOWN_BYTES, 64).
 %% Bodies up to that size are cheaper to copy than to send in pieces.
@@ -138,8 +142,12 @@ batch(Messages) ->
 %% @doc The messages of a packet from a worker.
 %%
 %% Creates no atom (`safe'), inflates nothing (the worker never compresses, so a compressed term
-%% is an attack or a fault), and takes only the forms that {@link from_worker()} lists.
+%% is an attack or a fault), and takes only the forms that {@link from_worker()} lists. A packet with
+%% one part of a body, as those of large bodies are, has its bytes not copied.
 -spec decode(binary()) -> {ok, [from_worker()]} | {error, decode_error()}.
+decode(<<?VERSION, ?LIST_EXT, 1:32, ?SMALL_TUPLE_EXT, 3, ?SMALL_ATOM_UTF8_EXT, 4, "data",
+         ?INTEGER_EXT, Id:32/signed, ?BINARY_EXT, Size:32, Data:Size/binary, ?NIL_EXT>>) ->
+    {ok, [{data, Id, Data}]};
 decode(<<?VERSION, ?COMPRESSED, _/binary>> = Packet) ->
     malformed(Packet);
 decode(Packet) ->
