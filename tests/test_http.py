@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hornbeam import _protocol as protocol
 from hornbeam import _session
 from hornbeam._asgi import (
     AsgiOrderError,
@@ -24,6 +25,8 @@ from hornbeam._asgi import (
     Scope,
     Send,
 )
+from hornbeam._etf import pack_batch
+from hornbeam._protocol import NODE_READ_BYTES
 from hornbeam._runtime import Runtime
 from worker_support import (
     LOOPS,
@@ -1182,6 +1185,38 @@ def test_small_room_is_not_used_for_a_crumb() -> None:
         assert list(pieces(request)) == [100, 50]
         request.session.disconnect()
         await until(runtime, lambda: request.is_over)
+
+    run(test)
+
+
+def test_part_of_a_large_body_is_one_read_of_the_node() -> None:
+    """What fits into the window is not cut for that."""
+    window = NODE_READ_BYTES
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        await send(body(b"x" * window, more_body=True))
+        await send(body(b"x" * 3 * window))
+
+    async def test(runtime: Runtime) -> None:
+        request = Exchange(runtime, app, window=window)
+        request.session.start()
+        sent: list[int] = []
+
+        while not request.is_over:
+            await request.turn()
+            sent = list(pieces(request))
+            request.session.acknowledge(sent[-1])
+
+        first, *cut, last = sent
+        assert first == window
+        assert sum(sent) == 4 * window
+        assert 0 < last < 0.1 * window
+        assert len(cut) == 3
+
+        for size in cut:
+            assert 0.9 * window < size
+            assert len(pack_batch([protocol.data(1 << 31, b"x" * size)])) < window
 
     run(test)
 

@@ -19,6 +19,7 @@ import pytest
 from fake_node import TIMEOUT_S
 from hornbeam._asgi import ClientDisconnected, ContentLengthMismatch
 from hornbeam._etf import decode_packet, pack_batch
+from hornbeam._protocol import NODE_READ_BYTES
 from hornbeam._terms import Atom
 from hornbeam._wsgi import WsgiSession
 from hornbeam._wsgi_body import ErrorLog, FileWrapper
@@ -52,6 +53,7 @@ class Exchange:
         more: bool = False,
         headers: Sequence[tuple[bytes, bytes]] = (),
         validate: bool = True,
+        window_bytes: int = WINDOW_BYTES,
     ) -> None:
         self.wsgi_app = validator(app) if validate else app
         common = {
@@ -61,7 +63,7 @@ class Exchange:
             "wsgi.run_once": False,
         }
         self.environs = EnvironFactory("", common)
-        self.window_bytes = WINDOW_BYTES
+        self.window_bytes = window_bytes
         self.context = contextvars.copy_context()
         self.packets: list[list[Sent]] = []
         self._arrived = threading.Condition()
@@ -217,6 +219,26 @@ def test_large_list_goes_in_pieces_with_a_length() -> None:
     wanted.finish()
     assert wanted.body == b"x" * 2500
     assert wanted.sent[-2] == ("last", b"x" * 500)
+
+
+def test_piece_of_a_large_part_is_one_read_of_the_node() -> None:
+    window = NODE_READ_BYTES
+
+    def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"x" * 2 * window]
+
+    wanted = Exchange(app, validate=False, window_bytes=window).start()
+    wanted.wait_for(lambda sent: sent)
+    size = len(wanted.sent[0][-1])
+    wanted.session.acknowledge(size)
+    wanted.wait_for(lambda sent: len(sent) == 2)
+    wanted.session.acknowledge(size)
+    wanted.finish()
+    assert wanted.body == b"x" * 2 * window
+    # With its head and all around it.
+    assert 0.9 * window < size < window - 100
+    assert wanted.sent[1] == ("data", b"x" * size)
 
 
 @pytest.mark.parametrize("status", ["200 OK", "299 ", "404 Not Found", "599 X Y"])

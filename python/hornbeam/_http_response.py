@@ -404,7 +404,8 @@ class ResponseSide(RequestState):
             if room < min(len(part.rest), (window + 1) // 2):
                 return
 
-            piece, part.rest = part.rest[:room], part.rest[room:]
+            size = protocol.piece_bytes(len(part.rest), room)
+            piece, part.rest = part.rest[:size], part.rest[size:]
             is_end = not part.rest
 
             if is_end:

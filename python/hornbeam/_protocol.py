@@ -39,6 +39,15 @@ READ_BYTES: Final = 65536
 MAX_READ_BYTES: Final = 262144
 """The same where a packet has begun that is longer."""
 
+NODE_READ_BYTES: Final = 65536
+"""How much the node reads of the pipe at once."""
+
+_PIECE_BYTES: Final = NODE_READ_BYTES - 512
+"""A part of a body that is one such read, with what is around it in its packet.
+
+That is little, but for the headers of a first part: also theirs are, usually.
+"""
+
 SHOWN_BYTES: Final = 64
 """How much of a packet that makes no sense is shown."""
 
@@ -235,6 +244,18 @@ class PacketSplitter:
     def _expect_more(self) -> None:
         missing = self._wanted_bytes - self._held_bytes
         self.read_bytes = min(max(missing, READ_BYTES), MAX_READ_BYTES)
+
+
+def piece_bytes(rest_bytes: int, room_bytes: int) -> int:
+    """Return how much of the rest of a body to send, where there is so much room.
+
+    Less than that where it has to be cut anyway, and the node would read once more for
+    the last few bytes of the packet.
+    """
+    if rest_bytes <= room_bytes:
+        return rest_bytes
+
+    return _PIECE_BYTES if _PIECE_BYTES < room_bytes <= NODE_READ_BYTES else room_bytes
 
 
 def parse_packet(packet: bytes) -> list[IncomingMessage]:

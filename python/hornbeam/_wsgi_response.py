@@ -399,9 +399,11 @@ class WsgiResponse:
 
     def _write_pieces(self, data: bytes, *, hold: bool, is_last: bool) -> None:
         rest = memoryview(data)
+        window_bytes = self._window.size_bytes
 
         while rest:
-            taken = self._window.take(len(rest))
+            size = protocol.piece_bytes(len(rest), window_bytes)
+            taken = self._window.take(size)
             piece, rest = bytes(rest[:taken]), rest[taken:]
 
             if is_last and not rest and self._is_head_sent:
