@@ -52,7 +52,7 @@ all() ->
     ].
 
 -define(LONG_MS, 10000).
-%% As in hornbeam_worker.
+%% As in hornbeam_worker_calls.
 -define(MAX_TASKS, 10000).
 
 init_per_testcase(_, Config) ->

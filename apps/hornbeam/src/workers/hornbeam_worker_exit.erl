@@ -4,6 +4,7 @@
 -module(hornbeam_worker_exit).
 
 %% API
+-export([of_status/2]).
 -export([text/1]).
 -export([start_reason/2]).
 -export([error_text/1]).
@@ -12,7 +13,32 @@
 -type reason() :: term().
 %% The exit reason of a worker process, or `{replaced, Why}' for one that had to make room.
 
--export_type([reason/0]).
+-type phase() :: starting | ready | stopping.
+%% Of the worker, when it ended.
+
+-type cause() ::
+    {failed, Name :: atom(), Facts :: map()}
+  | {exit_status, non_neg_integer()}
+  | {protocol_error, binary()}
+  | {port_closed, term()}
+  | {writer_ended, term()}
+  | {stalled, Milliseconds :: non_neg_integer()}
+  | {flooded, WaitingBytes :: pos_integer() | connection}
+  | stopped.
+%% With what a worker process exits that has ended as foreseen: `{shutdown, cause()}'.
+
+-export_type([reason/0, phase/0, cause/0]).
+
+%% The worker's exit status for a packet that it cannot understand (sysexits: EX_SOFTWARE).
+-define(EXIT_PROTOCOL, 70).
+
+%% @doc Why an OS process has ended that had this exit status. One that was killed while it was about
+%% to stop has not stopped.
+-spec of_status(non_neg_integer(), phase()) ->
+    stopped | {protocol_error, binary()} | {exit_status, non_neg_integer()}.
+of_status(0, stopping) -> stopped;
+of_status(?EXIT_PROTOCOL, _) -> {protocol_error, <<"told by the worker">>};
+of_status(Status, _) -> {exit_status, Status}.
 
 -spec text(reason()) -> binary().
 text(Reason) ->

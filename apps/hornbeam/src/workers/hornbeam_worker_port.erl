@@ -5,12 +5,21 @@
 
 %% API
 -export([open/1]).
+-export([os_pid/1]).
 -export([settings/1]).
 
 %% @doc Start it. Fails with `error:Reason' where there is no such interpreter.
 -spec open(hornbeam_worker:start_args()) -> port().
 open(#{python := Python, config := Config}) ->
     hornbeam_interpreter:open(Python, [], Config).
+
+%% @doc Its number; `undefined' if it has gone already.
+-spec os_pid(port()) -> pos_integer() | undefined.
+os_pid(Port) ->
+    case erlang:port_info(Port, os_pid) of
+        {os_pid, OsPid} -> OsPid;
+        undefined -> undefined
+    end.
 
 %% @doc What its `configure' message holds.
 -spec settings(hornbeam_worker:start_args()) -> map().

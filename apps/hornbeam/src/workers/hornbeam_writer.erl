@@ -15,6 +15,7 @@
 %% API
 -export([start_link/1]).
 -export([send/2]).
+-export([say/2]).
 -export([new_backlog/0]).
 -export([offer/3]).
 -export([is_drained/1]).
@@ -45,6 +46,11 @@ start_link(Port) ->
 send(Writer, Encoded) ->
     Writer ! {send, Encoded},
     ok.
+
+%% @doc Encode a message and queue it; as send/2.
+-spec say(pid(), hornbeam_protocol:to_worker()) -> ok.
+say(Writer, Message) ->
+    send(Writer, hornbeam_protocol:encode(Message)).
 
 -spec new_backlog() -> backlog().
 new_backlog() ->
