@@ -19,6 +19,7 @@ from hornbeam._channel import Channel
 from hornbeam._errors import BridgeClosed, ReentrantCall
 from hornbeam._etf import encode_message, pack_batch
 from hornbeam._protocol import IncomingMessage
+from hornbeam._reader_role import ReaderRole
 from hornbeam._runtime import Runtime
 from hornbeam._terms import Atom, EncodeError
 from worker_support import LOOPS, Answer, Message, Peer, echo, pass_turns, run, until
@@ -469,7 +470,7 @@ def test_threads_and_tasks_together(peers: Callable[..., Peer], loop_name: str) 
     run(test, loop_name)
     assert wrong == []
     assert peer.channel._slots == {}
-    assert peer.channel._followers == {}
+    assert peer.channel._role.followers == {}
 
 
 def test_loop_does_not_spin_while_a_thread_reads(
@@ -480,7 +481,7 @@ def test_loop_does_not_spin_while_a_thread_reads(
     channel = peer.channel
     wakeups: list[bool] = []
     in_poll, may_read = threading.Event(), threading.Event()
-    take_role = channel._take_role
+    take_role = channel._role.take_for_loop
 
     def count(me: int) -> bool:
         wakeups.append(take_role(me))
@@ -509,7 +510,7 @@ def test_loop_does_not_spin_while_a_thread_reads(
         channel.detach()
 
     # Slots leave no room for a patch of the instance.
-    monkeypatch.setattr(Channel, "_take_role", lambda self, me: count(me))
+    monkeypatch.setattr(ReaderRole, "take_for_loop", lambda self, me: count(me))
     channel._read_poll = Poll()  # type: ignore[assignment]  # it has what is used
     run(test)
     assert wakeups == [False, True]
@@ -696,7 +697,7 @@ def test_end_of_input(peers: Callable[..., Peer], exits: list[int]) -> None:
     channel = peers().channel
     read, write = os.pipe()
     os.close(write)
-    channel._read_descriptor = read
+    channel._sorter.descriptor = read
 
     with pytest.raises(Left):
         channel._on_readable()
@@ -751,10 +752,10 @@ def test_fork(peers: Callable[..., Peer]) -> None:
     """The parent's pipes are closed in a fork, whatever locks were held."""
     peer = peers()
     channel = peer.channel
-    channel._mutex.acquire()
-    channel._reader = 5
+    channel._role.mutex.acquire()
+    channel._role.holder = 5
     read, write = os.pipe()
-    channel._read_descriptor = read
+    channel._sorter.descriptor = read
     channel._writer._descriptor = write
     channel._abandon()
     channel._abandon()
@@ -773,7 +774,7 @@ def test_fork_that_comes_back_to_the_loop(
     peers: Callable[..., Peer], exits: list[int], name: str
 ) -> None:
     channel = peers().channel
-    channel._closed = True
+    channel._sorter.is_closed = True
 
     with pytest.raises(Left):
         getattr(channel, name)()

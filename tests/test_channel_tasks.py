@@ -135,13 +135,13 @@ def test_waiting_with_a_timeout(peers: Callable[..., Peer]) -> None:
     reader = threading.Thread(target=lambda: got.append(channel.wait(slots[0])))
     reader.start()
 
-    while channel._reader == 0:
+    while channel._role.holder == 0:
         reader.join(0.001)
 
     with pytest.raises(TimeoutError):
         channel.wait(slots[1], 0.02)
 
-    assert channel._followers == {}
+    assert channel._role.followers == {}
 
     for call in held.calls:
         peer.reply(call, call[3][0])

@@ -390,12 +390,12 @@ def test_closed_bridge() -> None:
     _bridge.install(Bridge(caller=peer.channel, worker_id=1))
 
     try:
-        peer.channel._closed = True
+        peer.channel._sorter.is_closed = True
         assert not under_hornbeam()
 
         with pytest.raises(BridgeClosed, match="a fork of a Hornbeam worker"):
             state_get("k")
     finally:
-        peer.channel._closed = False
+        peer.channel._sorter.is_closed = False
         _bridge.install(None)
         peer.close()

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import time
 from threading import get_ident
-from typing import Final
 
 from hornbeam import _protocol as protocol
 from hornbeam._bridge import CallFailed
 from hornbeam._errors import BridgeClosed, ReentrantCall
+from hornbeam._leaving import die_of
 from hornbeam._loops import create_waiter
-from hornbeam._pipes import Pipes, die_of
+from hornbeam._pipes import Pipes
 from hornbeam._protocol import IncomingMessage, ProtocolError
 from hornbeam._slots import Slot, StreamSlot
+from hornbeam._sorter import STREAM_CANCEL
 from hornbeam._terms import Atom
 
 __all__ = ("Channel",)
-
-_STREAM_CANCEL: Final = Atom("stream_cancel")
 
 
 class Channel(Pipes):
@@ -105,7 +104,7 @@ class Channel(Pipes):
 
             while not slot.done:
                 if time.monotonic() >= deadline:
-                    self._hand_on()
+                    self._role.hand_on()
                     raise TimeoutError
 
                 self._wait_for(slot, deadline)
@@ -168,10 +167,10 @@ class Channel(Pipes):
         # Otherwise its id is still to come, or it has ended.
         if stream_id is not None and stream_id in self._streams:
             self._streams.pop(stream_id, None)
-            self.send(protocol.cast(_STREAM_CANCEL, (stream_id,)))
+            self.send(protocol.cast(STREAM_CANCEL, (stream_id,)))
 
     def _pop_item(self, stream: StreamSlot) -> IncomingMessage:
-        with self._mutex:
+        with self._role.mutex:
             message = stream.messages.popleft()
             stream.done = bool(stream.messages)
             return message
@@ -179,7 +178,7 @@ class Channel(Pipes):
     # What calls are made of.
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self.is_closed:
             raise BridgeClosed(
                 "this process is a fork of a Hornbeam worker; only the worker itself "
                 "can call the node"
@@ -188,7 +187,7 @@ class Channel(Pipes):
     def _create_slot(self, stream: StreamSlot | None) -> Slot:
         self._check_open()
 
-        if self._reader == get_ident():
+        if self._role.holder == get_ident():
             raise ReentrantCall
 
         return Slot(next(self._call_ids), stream)
@@ -203,7 +202,7 @@ class Channel(Pipes):
     async def _wait_in_task(self, slot: Slot) -> None:
         waiter = create_waiter()
 
-        with self._mutex:
+        with self._role.mutex:
             if slot.done:
                 return
 

@@ -14,10 +14,10 @@ from hornbeam._asgi import AsgiApp
 from hornbeam._channel import Channel
 from hornbeam._etf import CODEC
 from hornbeam._http import HttpSession
+from hornbeam._leaving import die_of
 from hornbeam._lifespan import Lifespan, Phase
 from hornbeam._loader import LoadError, enter_directory, extend_path, load_app
 from hornbeam._loops import current_loop
-from hornbeam._pipes import die_of
 from hornbeam._protocol import IncomingMessage, LogLevel, ProtocolError
 from hornbeam._runtime import (
     LoopUnavailable,
