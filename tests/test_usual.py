@@ -231,3 +231,48 @@ def test_codec_decides(codec: str) -> None:
     )
     expected = {"c": b"hornbeam._http_c", "python": b"hornbeam._usual"}
     assert done.stdout.strip() == expected[codec]
+
+
+class Clears:
+    """Garbage of a finalizer that empties the list in the midst of its check."""
+
+    def __init__(self, victim: list[object]) -> None:
+        self.victim = victim
+        self.cycle = self
+
+    def __del__(self) -> None:
+        self.victim.clear()
+
+
+def change_while_checked(victim: list[object], check: Any) -> None:
+    """Check with a collection at the next container that is made, whichever that is."""
+    thresholds = gc.get_threshold()
+    gc.disable()
+
+    try:
+        Clears(victim)
+        gc.set_threshold(1)
+        gc.enable()
+        check()
+    finally:
+        gc.enable()
+        gc.set_threshold(*thresholds)
+        gc.collect()
+
+
+@needs_c
+@pytest.mark.parametrize("pair", [tuple, list])
+def test_headers_that_change_meanwhile(pair: Any) -> None:
+    """A finalizer may change what C code looks at; that is wrong, but no crash."""
+    names = {b"X%d" % number: b"x%d" % number for number in range(50)}
+
+    for _ in range(100):
+        headers: list[object] = [
+            pair((name, b"%d" % number)) for number, name in enumerate(names)
+        ]
+        usual: list[Any] = []
+        change_while_checked(
+            headers,
+            lambda h=headers, u=usual: u.append(_usual.check_usual_headers(h, names)),
+        )
+        assert usual[0] is None or len(usual[0][0]) == 50

@@ -102,7 +102,11 @@ check_pair(PyObject *pair, PyObject *names, PyObject **declared)
         return Py_NewRef(pair);
     }
 
-    return PyTuple_Pack(2, lower, value);
+    /* A list may lose the value while the tuple is made, see below. */
+    Py_INCREF(value);
+    PyObject *made = PyTuple_Pack(2, lower, value);
+    Py_DECREF(value);
+    return made;
 }
 
 int
@@ -118,8 +122,12 @@ http_check_headers(PyObject *headers, PyObject *names, PyObject **checked,
     if ((*checked = PyList_New(size)) == NULL) {
         return -1;
     }
+    /* Up to Python 3.11 whatever makes a container may have garbage collected, which may
+     * run code of the application, which may change the list. */
     for (Py_ssize_t i = 0; i < size; i++) {
-        PyObject *pair = check_pair(PyList_GET_ITEM(headers, i), names, declared);
+        PyObject *pair = PyList_GET_SIZE(headers) == size
+                             ? check_pair(PyList_GET_ITEM(headers, i), names, declared)
+                             : NULL;
         if (pair == NULL) {
             Py_CLEAR(*checked);
             Py_CLEAR(*declared);

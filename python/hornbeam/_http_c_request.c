@@ -178,10 +178,17 @@ take_start(HttpState *state, Request *request, PyObject *message, PyObject *name
         return 0;
     }
 
+    /* To check headers may run code of the application, which has the message as well. */
     PyObject *checked, *declared;
+    Py_INCREF(status);
+    Py_INCREF(headers);
     int result = http_check_headers(headers, names, &checked, &declared);
-    if (result <= 0) {
-        return result;
+    Py_DECREF(headers);
+    if (result <= 0 || phase_of(request) != PHASE_START) {
+        Py_XDECREF(checked);
+        Py_XDECREF(declared);
+        Py_DECREF(status);
+        return result < 0 ? result : 0;
     }
     if (number == NO_CONTENT || number == NOT_MODIFIED || request->is_head_request == Py_True) {
         Py_CLEAR(declared);
@@ -189,7 +196,7 @@ take_start(HttpState *state, Request *request, PyObject *message, PyObject *name
 
     SET(request, response_headers, checked);
     SET(request, left_bytes, declared ? declared : Py_NewRef(Py_None));
-    SET(request, status, Py_NewRef(status));
+    SET(request, status, status);
     SET(request, phase, PyLong_FromLong(PHASE_HELD));
     return 1;
 }
