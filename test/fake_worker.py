@@ -695,6 +695,8 @@ def say(worker: Worker, request: Request) -> Steps:
             worker.send("credit", request.id, 10**15)
         elif what == "done":
             worker.finish(request)
+        elif what == "returned":
+            worker.send("returned", request.id, b"")
         elif what == "deaf":
             worker.deaf = True
         elif what == "raw":

@@ -17,6 +17,7 @@
 -export([more_than_its_window/1]).
 -export([ends_without_an_answer/1]).
 -export([ends_within_an_answer/1]).
+-export([gives_back_within_an_answer/1]).
 -export([accepts_what_is_no_websocket/1]).
 -export([credit_for_what_never_came/1]).
 -export([never_takes_a_body/1]).
@@ -38,8 +39,8 @@ suite() ->
 
 all() ->
     [replaced, flood_of_unknown_ids, flood_of_a_connection, more_than_its_window,
-     ends_without_an_answer, ends_within_an_answer, accepts_what_is_no_websocket,
-     credit_for_what_never_came, never_takes_a_body, stops_reading, log_fields,
+     ends_without_an_answer, ends_within_an_answer, gives_back_within_an_answer,
+     accepts_what_is_no_websocket, credit_for_what_never_came, never_takes_a_body, stops_reading, log_fields,
      facts_of_a_failure, ready_without_a_class, changed_golden_messages, changed_golden_bytes].
 
 init_per_suite(Config) ->
@@ -145,6 +146,16 @@ ends_within_an_answer(Config) ->
     {200, _} = hornbeam_test_client:head(Socket),
     ?assertEqual(<<"5\r\nfirst\r\n">>, hornbeam_test_client:rest(Socket)),
     ?assertMatch(#{status := 200}, request(Port, "/hello")).
+
+%% What has begun can't go to another worker, and this one says no more of it.
+gives_back_within_an_answer(Config) ->
+    Port = start(Config, #{}),
+    Socket = connect(Port),
+    get(Socket, "/say?what=start,returned"),
+    {200, _} = hornbeam_test_client:head(Socket),
+    ?assertEqual(<<"5\r\nfirst\r\n">>, hornbeam_test_client:rest(Socket)),
+    ?assertMatch(#{status := 200}, request(Port, "/hello")),
+    ?assertMatch(#{in_flight := 0}, worker_info(default, 1)).
 
 accepts_what_is_no_websocket(Config) ->
     Port = start(Config, #{}),

@@ -14,6 +14,8 @@
 -export([answered_in_one_step/1]).
 -export([answered_for_nobody/1]).
 -export([answered_behind_a_start/1]).
+-export([given_back/1]).
+-export([given_back_too_late/1]).
 -export([nobody_listens_behind_a_whole_response/1]).
 -export([window_is_counted/1]).
 -export([expiry_at_the_limit/1]).
@@ -40,6 +42,8 @@ all() ->
         answered_in_one_step,
         answered_for_nobody,
         answered_behind_a_start,
+        given_back,
+        given_back_too_late,
         nobody_listens_behind_a_whole_response,
         window_is_counted,
         expiry_at_the_limit,
@@ -261,6 +265,30 @@ orphan_of_a_websocket(Config) ->
     receive {'DOWN', Monitor, process, Pid, _} -> ok end,
     ?assertEqual([{closed, 1, 1006, <<>>}], hornbeam_routes:orphans(Routes)),
     ?assertEqual([], hornbeam_routes:orphans(Routes)).
+
+%% What has not begun goes back to its stream, once.
+given_back(Config) ->
+    Routes = routes(Config),
+    Self = self(),
+    true = hornbeam_routes:insert(Routes, 1, {Self, 7}, 0),
+    ?assert(hornbeam_routes:return(Routes, {returned, 1, <<"body">>})),
+    ?assertNot(hornbeam_routes:return(Routes, {returned, 1, <<"body">>})),
+    ?assertEqual([{{Self, 7}, {returned, 1, <<"body">>}}], flush()),
+    true = hornbeam_routes:insert(Routes, 2, {Self, 7}, 0),
+    true = hornbeam_routes:detach(Routes, 2),
+    ?assert(hornbeam_routes:return(Routes, {returned, 2, <<>>})),
+    ?assertEqual([], flush()).
+
+%% Of what has begun nothing more comes: the stream must not wait for it.
+given_back_too_late(Config) ->
+    Routes = routes(Config),
+    Self = self(),
+    Firsts = [{start, 1, 200, [], <<>>}, {accept, 2, undefined, []}, {abort, 3}],
+    [true = hornbeam_routes:insert(Routes, Id, {Self, Id}, 0) || Id <- [1, 2, 3]],
+    [ok = hornbeam_routes:deliver(Routes, First, 65536) || First <- Firsts],
+    _ = flush(),
+    [true = hornbeam_routes:return(Routes, {returned, Id, <<>>}) || Id <- [1, 2, 3]],
+    ?assertEqual([{{Self, 1}, {abort, 1}}, {{Self, 2}, {abort, 2}}], flush()).
 
 %% Only WebSockets that were accepted, and that somebody has, are told that the server goes away.
 going_away_is_told(Config) ->

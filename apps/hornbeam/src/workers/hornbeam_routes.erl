@@ -157,18 +157,24 @@ acknowledged(Routes, Id, Bytes) ->
     end.
 
 %% @doc The worker gives a request back that it has not begun: it is over there, and its stream may
-%% have it served elsewhere. `false' when it was not known.
+%% have it served elsewhere, unless it has had a part of an answer. `false' when it was not known.
 -spec return(routes(), hornbeam_protocol:from_worker()) -> boolean().
-return(Routes, Message) ->
-    try ets:take(Routes, element(2, Message)) of
-        [{_, Pid, StreamId, _, _}] ->
-            _ = is_pid(Pid) andalso (Pid ! {{Pid, StreamId}, Message}),
+return(Routes, Message = {returned, Id, _}) ->
+    try ets:take(Routes, Id) of
+        [{_, Pid, StreamId, State, _}] ->
+            _ = is_pid(Pid) andalso return_to({Pid, StreamId}, State, Message),
             true;
         [] ->
             false
     catch
         error:badarg -> false
     end.
+
+return_to(Key = {Pid, _}, DispatchedMs, Message) when is_integer(DispatchedMs) ->
+    Pid ! {Key, Message};
+%% Nothing more comes of what has begun.
+return_to(Key = {Pid, _}, State, {returned, Id, _}) ->
+    State =/= answered andalso (Pid ! {Key, {abort, Id}}).
 
 %% @doc The WebSocket session that the worker has accepted for that request, while it is open.
 -spec accepted(routes(), hornbeam_protocol:request_id()) -> {ok, stream_key()} | none.
