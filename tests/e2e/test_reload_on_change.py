@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -302,6 +303,24 @@ def test_watcher_dies(node: Node, folder: Path) -> None:
         assert live.events("watcher_down") == 2
         live.deploy("watchedagain")
         live.await_answer("watchedagain ?")
+
+
+def test_watcher_without_its_interpreter(
+    node: Node, folder: Path, tmp_path: Path
+) -> None:
+    """As while a virtual environment is made anew: the server serves on."""
+    python, aside = tmp_path / "python", tmp_path / "aside"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+
+    with developing(node, folder, f"#{{python => {literal(str(python))}}}") as live:
+        workers = live.server.worker_facts("os_pid")
+        python.rename(aside)
+        os.kill(live.watcher(), signal.SIGKILL)
+        wait_until(lambda: live.events("watcher_down") >= 2, "it could not be started")
+        aside.rename(python)
+        live.await_watching(2)
+        assert live.server.worker_facts("os_pid") == workers
 
 
 def test_folder_is_replaced(node: Node, folder: Path) -> None:

@@ -115,8 +115,15 @@ terminate(_Reason, State) ->
 
 %%% The process
 
-start(State = #state{python = Python, config = Config = #{reload := Reload}, seen = Seen}) ->
-    Port = hornbeam_interpreter:open(Python, ["watch"], Config),
+start(State = #state{python = Python, config = Config}) ->
+    try hornbeam_interpreter:open(Python, ["watch"], Config) of
+        Port -> started(Port, State)
+    catch
+        %% The interpreter may be back soon: who develops makes virtual environments anew.
+        error:Reason -> start_later(Reason, State#state{started_ms = now_ms()})
+    end.
+
+started(Port, State = #state{config = Config = #{reload := Reload}, seen = Seen}) ->
     OsPid = case erlang:port_info(Port, os_pid) of
         {os_pid, Pid} -> Pid;
         undefined -> undefined
