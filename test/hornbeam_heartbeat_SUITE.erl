@@ -75,13 +75,17 @@ unknown_answers(_) ->
 
 %% A probe that is not answered does not make a stall, and its answer does not end one.
 probes_are_not_beats(_) ->
-    Probed = hornbeam_heartbeat:probe(hornbeam_heartbeat:new()),
-    ?assert(hornbeam_heartbeat:is_probe_out(Probed)),
+    {Probe, Probed} = hornbeam_heartbeat:probe(hornbeam_heartbeat:new()),
+    ?assert(hornbeam_heartbeat:is_probe_out(Probe, Probed)),
     {Actions, Stalled} = silent([0, 100, 200], infinity, Probed),
     ?assertEqual([{ping, 1}, {ping, 2}, {stalled, 200}], Actions),
     {alive, Answered} = hornbeam_heartbeat:pong(0, 300, Stalled),
     ?assert(hornbeam_heartbeat:is_stalled(Answered)),
-    ?assertNot(hornbeam_heartbeat:is_probe_out(Answered)).
+    ?assertNot(hornbeam_heartbeat:is_probe_out(Probe, Answered)),
+    %% What is looked after is that probe, and not the next one.
+    {Next, Again} = hornbeam_heartbeat:probe(Answered),
+    ?assertNot(hornbeam_heartbeat:is_probe_out(Probe, Again)),
+    ?assert(hornbeam_heartbeat:is_probe_out(Next, Again)).
 
 %% It has half a second to answer; a report ends the matter until the next stall.
 asked_once_where_it_is(_) ->

@@ -20,7 +20,7 @@
 -export([is_reported/1]).
 -export([inspect/2]).
 -export([probe/1]).
--export([is_probe_out/1]).
+-export([is_probe_out/2]).
 
 -export_type([heartbeat/0, beat/0]).
 
@@ -36,7 +36,9 @@
     %% How long it had been silent when it was asked where it is, and whether the log has that.
     asked_ms :: non_neg_integer() | undefined,
     is_reported = false :: boolean(),
-    is_probe_out = false :: boolean()
+    is_probe_out = false :: boolean(),
+    %% How many were sent: an answer may come, and the next one be out, before that is looked at.
+    probes = 0 :: non_neg_integer()
 }).
 
 -opaque heartbeat() :: #heartbeat{}.
@@ -123,11 +125,12 @@ reported(Beats) ->
 is_reported(#heartbeat{is_reported = IsReported}) ->
     IsReported.
 
-%% @doc A probe is sent.
--spec probe(heartbeat()) -> heartbeat().
-probe(Beats = #heartbeat{is_probe_out = false}) ->
-    Beats#heartbeat{is_probe_out = true}.
+%% @doc A probe is sent: which one it is.
+-spec probe(heartbeat()) -> {Probe :: pos_integer(), heartbeat()}.
+probe(Beats = #heartbeat{is_probe_out = false, probes = Probes}) ->
+    {Probes + 1, Beats#heartbeat{is_probe_out = true, probes = Probes + 1}}.
 
--spec is_probe_out(heartbeat()) -> boolean().
-is_probe_out(#heartbeat{is_probe_out = IsProbeOut}) ->
-    IsProbeOut.
+%% @doc Whether that very probe is unanswered.
+-spec is_probe_out(Probe :: pos_integer(), heartbeat()) -> boolean().
+is_probe_out(Probe, #heartbeat{is_probe_out = IsProbeOut, probes = Probes}) ->
+    IsProbeOut andalso Probe =:= Probes.

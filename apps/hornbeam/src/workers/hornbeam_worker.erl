@@ -238,8 +238,8 @@ handle_timeout(heartbeat, State) ->
 handle_timeout(sweep, State = #state{args = Args, writer = Writer, info = Info}) ->
     ok = hornbeam_worker_sweep:expire(hornbeam_worker_info:worker_class(Info), Writer, Args),
     {noreply, State};
-handle_timeout(probed, State = #state{pulse = Pulse}) ->
-    ok = hornbeam_worker_pulse:ask_back(Pulse),
+handle_timeout({probed, Probe}, State = #state{pulse = Pulse}) ->
+    ok = hornbeam_worker_pulse:ask_back(Probe, Pulse),
     {noreply, State};
 handle_timeout(boot, State = #state{phase = starting, args = #{config := Config}}) ->
     #{lifespan_timeout := LifespanTimeout} = Config,

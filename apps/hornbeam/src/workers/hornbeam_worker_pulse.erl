@@ -2,9 +2,9 @@
 
 %% @private Whether a worker answers, and what follows where it does not.
 %%
-%% Runs in the worker's process, which calls {@link beat/1}, {@link probe/1} and {@link ask_back/1}
-%% when it gets `{timeout, _, heartbeat}', `probe' and `{timeout, _, probed}'. What the pings and their
-%% answers mean is decided by {@link hornbeam_heartbeat}; here it is acted on:
+%% Runs in the worker's process, which calls {@link beat/1}, {@link probe/1} and {@link ask_back/2}
+%% when it gets `{timeout, _, heartbeat}', `probe' and `{timeout, _, {probed, _}}'. What the pings and
+%% their answers mean is decided by {@link hornbeam_heartbeat}; here it is acted on:
 %%
 %% <ul>
 %% <li>A worker that has stalled gets no new requests, gives back those that have not begun, and is
@@ -22,7 +22,7 @@
 -export([beat/1]).
 -export([pong/2]).
 -export([probe/1]).
--export([ask_back/1]).
+-export([ask_back/2]).
 -export([report_stall/2]).
 -export([is_stalled/1]).
 
@@ -78,17 +78,19 @@ pong(N, Pulse = #pulse{beats = Beats}) ->
 -spec probe(pulse()) -> pulse().
 probe(Pulse = #pulse{beats = Beats}) ->
     ok = send({ping, 0}, Pulse),
-    _ = erlang:start_timer(?PROBE_MS, self(), probed),
-    Pulse#pulse{beats = hornbeam_heartbeat:probe(Beats)}.
+    {Probe, Probed} = hornbeam_heartbeat:probe(Beats),
+    _ = erlang:start_timer(?PROBE_MS, self(), {probed, Probe}),
+    Pulse#pulse{beats = Probed}.
 
 %% @doc The time for the answer to a probe is over. Requests that have not begun could be served
 %% elsewhere at once.
--spec ask_back(pulse()) -> ok.
-ask_back(Pulse = #pulse{beats = Beats, args = #{load := Load}}) ->
-    case hornbeam_heartbeat:is_probe_out(Beats) andalso not hornbeam_heartbeat:is_stalled(Beats) of
+-spec ask_back(Probe :: pos_integer(), pulse()) -> ok.
+ask_back(Probe, Pulse = #pulse{beats = Beats, args = #{load := Load}}) ->
+    IsOut = hornbeam_heartbeat:is_probe_out(Probe, Beats),
+    case IsOut andalso not hornbeam_heartbeat:is_stalled(Beats) of
         true ->
             hornbeam_load:overdue(Load),
-            _ = erlang:start_timer(2 * ?PROBE_MS, self(), probed),
+            _ = erlang:start_timer(2 * ?PROBE_MS, self(), {probed, Probe}),
             revoke(answering, Pulse);
         false ->
             ok
