@@ -44,6 +44,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 def block(name: str) -> None:
     """Without the interpreter's lock."""
+    open(f"{name}.begun", "x").close()
+
     while not os.path.exists(name):
         time.sleep(0.005)
 
@@ -51,6 +53,7 @@ def block(name: str) -> None:
 def hold(name: str) -> None:
     """With the interpreter's lock."""
     libc = ctypes.PyDLL(None)
+    open(f"{name}.begun", "x").close()
 
     while libc.access(name.encode(), 0):
         libc.usleep(5000)
