@@ -504,7 +504,7 @@ def upload(client: Connection) -> None:
 def is_refused(server: Server) -> bool:
     try:
         Connection(server.url).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
         return True
 
     return False

@@ -259,7 +259,7 @@ def test_unix_socket(
 def is_closed(url: str) -> bool:
     try:
         Connection(url).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
         return True
 
     return False

@@ -251,5 +251,5 @@ def is_closed(server: Server) -> bool:
     try:
         with Connection(server.url):
             return False
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
         return True
