@@ -91,6 +91,8 @@ async def _talk(receive: Receive, send: Send) -> None:
 
         if text.startswith("die "):
             _HOW_TO_DIE[text.removeprefix("die ")]()
+        elif text == "who":
+            text = str(os.getpid())
 
         await send({"type": "websocket.send", "text": text})
 
