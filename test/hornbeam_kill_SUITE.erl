@@ -27,8 +27,6 @@
 %% How long the random kills go on, and how often they happen: below what the supervisors bear, as
 %% those of the tests of ours are no crashes of one kind. KILL_SECONDS sets another time.
 -define(RANDOM_MS, 4000).
-%% What former workers and connections may take to leave.
--define(LEAVE_MS, 40000).
 -define(PAUSE_MS, 400).
 
 suite() ->
@@ -224,7 +222,7 @@ check_all_is_as_before(Fixture = #{tables := Tables, ports := Ports, rows := Row
     %% Those of requests that have failed.
     _ = hornbeam_test_client:close_all(),
     IsBack = fun() -> length(ets:all()) =< Tables andalso length(erlang:ports()) =< Ports end,
-    _ = try hornbeam_test_wait:until(IsBack, ?LEAVE_MS)
+    _ = try until(IsBack)
     catch Class:Reason:Stack ->
         ct:pal("before ~b tables and ~b ports; now ~p~nand ~p", [
             Tables, Ports, [{ets:info(Table, name), ets:info(Table, owner)} || Table <- ets:all()],

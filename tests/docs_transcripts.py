@@ -36,7 +36,7 @@ from docs_pages import Block
 from node import ROOT, Node, literal
 
 SHOWN_ADDRESS = "127.0.0.1:8000"
-COMMAND_TIMEOUT_SECONDS = 180.0
+COMMAND_TIMEOUT_SECONDS = 60.0
 
 Process: TypeAlias = "subprocess.Popen[str]"
 

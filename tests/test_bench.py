@@ -457,7 +457,7 @@ def test_a_run_that_is_stopped_leaves_no_server(
         log = await_file(tmp_path, "*/logs/sse-hornbeam.log")
         await_true(lambda: answers(log))
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=20)
     finally:
         process.kill()
         process.wait()

@@ -34,7 +34,7 @@ WORKERS = 2
 PLACES = 4
 """In each worker."""
 
-WORK_MS = 50
+WORK_MS = 100
 MAX_QUEUE = 20
 FACTOR = 10
 HTTP2_CONNECTIONS = 4

@@ -16,7 +16,7 @@ SECONDS = 1.0
 SHARE = 0.5
 """Of the capacity: the machine may be busy with other tests."""
 
-SLACK_MS = 3000
+SLACK_MS = 500
 
 GROWTH_BYTES = 16 << 20
 REFUSALS = 1000
