@@ -31,6 +31,10 @@ count() { # count STEP STATUS PASSED FAILED: a step that broke without a number 
   $1: $3 passed, $step_failed failed"
 }
 
+failures() { # failures PATTERN: what the log says of each test that failed, a line each
+    sed 's/\x1b\[[0-9;]*m//g' "$log" | grep -aE "$1" | sort -u | sed 's/^/    /'
+}
+
 run() { # run STEP: its output on the screen and in the log; gives the status of make
     echo
     echo "== $1"
@@ -83,6 +87,7 @@ count eunit "$status" "$(($(number '' ' tests') - broken))" "$broken"
 
 run ct
 count ct "$status" "$(number '(All|Passed) ' ' tests')" "$(number 'Failed ' ' tests')"
+failed_tests=$(failures '^%%% .*: FAILED')
 
 wait "$checks_pid"
 trap - INT TERM
@@ -93,10 +98,14 @@ done
 
 run pytest
 count pytest "$status" "$(number '' ' passed')" "$(($(number '' ' failed') + $(number '' ' error')))"
+failed_tests="$failed_tests
+$(failures '^(FAILED|ERROR) ')"
 
 make --no-print-directory PREPARED=1 coverage
 
 echo
 echo "== summary$summary"
+# Once more at the end, where they are found in a long log.
+[ "$failed" = 0 ] || echo "$failed_tests"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
