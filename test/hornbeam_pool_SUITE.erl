@@ -126,12 +126,13 @@ backoff_grows_within_bounds(_) ->
      || Failures <- lists:seq(2, 40) ++ [1000000]
     ].
 
-%% A request goes where the fewest are.
+%% A request goes where the fewest are, among workers that are as quiet.
 fewest_in_flight(Config) ->
-    Port = start(Config, #{workers => 3}),
+    Port = start(Config, #{workers => 3, heartbeat => 30000}),
     Sockets = [connect(Port) || _ <- lists:seq(1, 6)],
     [
         begin
+            until(fun are_alike/0),
             get(Socket, "/hold?until=go"),
             until(fun() -> in_flight_of_all() =:= N end)
         end
@@ -573,6 +574,16 @@ stray_message(Config) ->
 
 workers() ->
     maps:get(workers, hornbeam:info()).
+
+%% Whether no worker is preferred because it has said something lately: all that have requests are
+%% silent, and have answered their probes.
+are_alike() ->
+    [{_, _, Workers, _, _, _}] = ets:lookup(hornbeam_selection, default),
+    Loads = [element(5, Worker) || Worker <- Workers],
+    lists:all(fun(Load) ->
+        not hornbeam_load:is_suspect(Load)
+            andalso (hornbeam_load:in_flight(Load) =:= 0 orelse hornbeam_load:is_quiet(Load))
+    end, Loads).
 
 in_flight() ->
     [maps:get(in_flight, Worker, undefined) || Worker <- workers()].
