@@ -181,9 +181,19 @@ workers_leave_without_their_pool(Config) ->
     exit(sup_child(default, hornbeam_pool), kill),
     until(fun() -> serves(Port) end),
     until(fun() -> [] =:= [OsPid || OsPid <- Former, hornbeam_test_server:is_running(OsPid)] end),
+    %% Until the pool is back, those who leave may still be asked.
+    until(fun() -> are_workers_ready(2) end),
     ?assertEqual(2, length(hornbeam_test_server:running(Config))),
     [?assert(lists:member(Line, hornbeam_test_server:seen(Config)))
      || Line <- [<<"1 shutdown">>, <<"2 shutdown">>]].
+
+are_workers_ready(Count) ->
+    case hornbeam:info() of
+        #{workers := Workers} ->
+            [State || #{state := State} <- Workers] =:= lists:duplicate(Count, ready);
+        {error, {not_started, _}} ->
+            false
+    end.
 
 %%% What must survive
 
