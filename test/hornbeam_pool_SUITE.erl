@@ -113,11 +113,11 @@ end_per_testcase(_, Config) ->
 
 %% At once, then from 100 ms on twice as much each time up to 30 s, give or take a quarter.
 backoff_grows_within_bounds(_) ->
-    ?assertEqual([0, 0], [hornbeam_pool:backoff_ms(Failures) || Failures <- [0, 1]]),
+    ?assertEqual([0, 0], [hornbeam_pool_workers:backoff_ms(Failures) || Failures <- [0, 1]]),
     [
         begin
             BaseMs = min(30000, 100 * (1 bsl (Failures - 2))),
-            Delays = [hornbeam_pool:backoff_ms(Failures) || _ <- lists:seq(1, 200)],
+            Delays = [hornbeam_pool_workers:backoff_ms(Failures) || _ <- lists:seq(1, 200)],
             ?assert(lists:min(Delays) >= BaseMs * 3 div 4),
             ?assert(lists:max(Delays) =< BaseMs * 5 div 4),
             %% Workers that fail together do not start together.

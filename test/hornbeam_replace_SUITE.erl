@@ -60,11 +60,11 @@ all() ->
 init_per_suite(Config) ->
     {ok, Started} = application:ensure_all_started(hornbeam),
     %% That a worker has drained is no more than an information.
-    ok = logger:set_module_level(hornbeam_pool, info),
+    ok = logger:set_module_level(hornbeam_pool_workers, info),
     [{started, Started} | Config].
 
 end_per_suite(Config) ->
-    ok = logger:unset_module_level(hornbeam_pool),
+    ok = logger:unset_module_level(hornbeam_pool_workers),
     [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
 
 init_per_testcase(_, Config) ->

@@ -1,14 +1,15 @@
 %% SPDX-License-Identifier: Apache-2.0
 
-%% @private The workers of one server: their start, the queue in front of them, their replacement.
+%% @private The pool of one server: the queue in front of its workers, and the process that looks after
+%% them.
 %%
 %% Selection runs in the connection processes (see {@link hornbeam_selection}). The pool process only
-%% writes what they read, keeps the queue of requests for which there was no place, and sees to it
-%% that each slot has a worker (see {@link hornbeam_slots}). Workers that have ended are started
-%% again: the first time at once, then with a delay that doubles up to a bound, with jitter, for ever.
-%% Workers are replaced without a gap, for a reload (see {@link hornbeam_rollout}) or because somebody
-%% wants one replaced: its successor takes over when it is ready. One whose successor fails serves on,
-%% and the next successor comes after the same delays.
+%% writes what they read, keeps the queue of requests for which there was no place
+%% ({@link hornbeam_waiting}), and sees to it that each slot has a worker
+%% ({@link hornbeam_pool_workers}). Workers are replaced without a gap, for a reload or because
+%% somebody wants one replaced: its successor takes over when it is ready. What is asked of the
+%% workers as a whole is decided by {@link hornbeam_rollout} and done by
+%% {@link hornbeam_pool_rollout}, once the first start is over ({@link hornbeam_pool_start}).
 %%
 %% Who may wait for what: a connection that found no place is in the queue until it is told to try
 %% again, its time there is up, or it leaves; a lost wake-up cannot strand it, because the pool
@@ -36,9 +37,6 @@
 -export([await_ready/1]).
 -export([info/1]).
 
-%% internal
--export([backoff_ms/1]).
-
 %% gen_server
 -export([init/1]).
 -export([handle_continue/2]).
@@ -49,30 +47,18 @@
 
 -record(state, {
     name :: atom(),
-    config :: hornbeam_config:config(),
-    python :: file:filename(),
-    sup :: pid(),
     started_ms :: integer(),
-    slots = hornbeam_slots:new() :: hornbeam_slots:slots(),
-    %% Of processes that are started now: how many reloads there were.
-    generation = 0 :: non_neg_integer(),
+    workers :: hornbeam_pool_workers:workers(),
     rollout = hornbeam_rollout:new() :: hornbeam_rollout:rollout(),
-    worker_class :: hornbeam_selection:worker_class(),
+    start = hornbeam_pool_start:new() :: hornbeam_pool_start:start(),
     waiting :: hornbeam_waiting:waiting(),
-    tick :: reference() | undefined,
-    %% Those who wait in await_ready/1, and whether all workers have been ready once.
-    awaiting = [] :: [gen_server:from()],
-    outcome = pending :: pending | ready | {error, hornbeam_error:reason()}
+    %% How long a request may wait.
+    waiting_limit_ms :: timeout(),
+    tick :: reference() | undefined
 }).
 
 %% How often the queue is looked after while somebody is in it.
 -define(TICK_MS, 50).
-%% Requests in flight per worker, where the option does not say.
--define(ASGI_CONCURRENCY, 1000).
--define(MIN_BACKOFF_MS, 100).
--define(MAX_BACKOFF_MS, 30000).
-%% What requests of a worker that was replaced get to end, where files are watched.
--define(DEVELOPMENT_DRAIN_MS, 1000).
 
 %%% API
 
@@ -188,94 +174,80 @@ init({Name, Config = #{max_queue := MaxQueue}, Python}) ->
     Sup = hornbeam_selection:workers_sup(Name),
     %% Without it no worker can be started, and none runs.
     _ = monitor(process, Sup, [{tag, workers_sup_down}]),
-    State = #state{name = Name, config = Config, python = Python,
-                   waiting = hornbeam_waiting:new(MaxQueue), sup = Sup,
-                   started_ms = erlang:monotonic_time(millisecond)},
-    {ok, publish(State), {continue, start_workers}}.
+    Waiting = hornbeam_waiting:new(MaxQueue),
+    Args = #{server => Name, config => Config, python => Python, sup => Sup,
+             waiting => hornbeam_waiting:counter(Waiting)},
+    State = #state{name = Name, started_ms = now_ms(), workers = hornbeam_pool_workers:new(Args),
+                   waiting = Waiting, waiting_limit_ms = waiting_limit_ms(Config)},
+    {ok, State, {continue, start_workers}}.
+
+%% A request that has waited for `timeout' has had its time, too; the stream knows which it was.
+waiting_limit_ms(#{queue_timeout := QueueMs, timeout := AnswerMs}) ->
+    min(QueueMs, AnswerMs).
 
 -spec handle_continue(start_workers, #state{}) -> {noreply, #state{}}.
-handle_continue(start_workers, State = #state{config = #{workers := Count}}) ->
+handle_continue(start_workers, State = #state{workers = Workers}) ->
+    #{workers := Count} = hornbeam_pool_workers:config(Workers),
     {noreply, lists:foldl(fun add_worker/2, State, lists:seq(1, Count))}.
 
 -spec handle_call(term(), gen_server:from(), #state{}) ->
     {noreply, #state{}} | {reply, term(), #state{}}.
-handle_call(await_ready, From, State = #state{outcome = pending, awaiting = Awaiting}) ->
-    {noreply, State#state{awaiting = [From | Awaiting]}};
-handle_call(await_ready, _From, State = #state{outcome = ready}) ->
-    {reply, ok, State};
-handle_call(await_ready, _From, State = #state{outcome = Error}) ->
-    {reply, Error, State};
+handle_call(await_ready, From, State = #state{start = Start}) ->
+    {noreply, State#state{start = hornbeam_pool_start:await(From, Start)}};
 handle_call(reload, From, State = #state{rollout = Rollout}) ->
     Asked = hornbeam_rollout:ask_for_reload(From, Rollout),
     {noreply, advance(State#state{rollout = Asked})};
 handle_call({scale, Count}, From, State = #state{rollout = Rollout}) ->
     Asked = hornbeam_rollout:ask_for_scale(Count, From, Rollout),
     {noreply, advance(State#state{rollout = Asked})};
-handle_call(info, _From, State = #state{slots = Slots, waiting = Waiting}) ->
+handle_call(info, _From, State = #state{workers = Workers, waiting = Waiting}) ->
     Info = #{queue => hornbeam_waiting:size(Waiting),
              uptime_ms => now_ms() - State#state.started_ms,
-             options => hornbeam_config:mask(State#state.config)},
-    {reply, {hornbeam_slots:shown(Slots), Info}, State}.
+             options => hornbeam_config:mask(hornbeam_pool_workers:config(Workers))},
+    {reply, {hornbeam_slots:shown(hornbeam_pool_workers:slots(Workers)), Info}, State}.
 
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
-handle_cast({worker_started, WorkerId, Pid, OsPid}, State = #state{slots = Slots}) ->
-    {noreply, State#state{slots = hornbeam_slots:set_os_pid(WorkerId, Pid, OsPid, Slots)}};
-handle_cast({worker_ready, WorkerId, Pid, Writer, WorkerClass}, State = #state{slots = Slots0}) ->
-    case hornbeam_slots:ready(WorkerId, Pid, Writer, now_ms(), Slots0) of
-        {started, Slots} ->
-            {noreply, worker_ready(WorkerId, WorkerClass, [], State#state{slots = Slots})};
-        {replaced, Former, Slots} ->
-            {noreply, worker_ready(WorkerId, WorkerClass, [Former], State#state{slots = Slots})};
-        unknown ->
-            {noreply, State}
-    end;
-handle_cast({want, WorkerId, Pid, Urgency, Why}, State = #state{slots = Slots0}) ->
-    case hornbeam_slots:want(WorkerId, Pid, Urgency, {Why, now_ms()}, Slots0) of
-        {ok, 0, Slots} ->
-            {noreply, advance(State#state{slots = Slots})};
-        {ok, _, Slots} ->
-            {noreply, advance(succeed_later(WorkerId, State#state{slots = Slots}))};
-        ignored ->
-            {noreply, State}
-    end;
-handle_cast(reload_newest, State = #state{rollout = Rollout}) ->
-    case hornbeam_rollout:ask_for_newest(Rollout) of
-        {anew, Asked} -> {noreply, advance(begin_reload(State#state{rollout = Asked}))};
-        {later, Asked} -> {noreply, advance(State#state{rollout = Asked})}
-    end;
-handle_cast(going_away, State = #state{slots = Slots}) ->
-    _ = [hornbeam_routes:tell_going_away(Routes)
-         || #{routes := Routes} <- hornbeam_slots:processes(Slots)],
-    {noreply, State};
+handle_cast(released, State) ->
+    {noreply, wake(State)};
 handle_cast({enqueue, StreamKey, ArrivalMs}, State = #state{waiting = Waiting}) ->
     Queued = State#state{waiting = hornbeam_waiting:in(StreamKey, ArrivalMs, Waiting)},
     {noreply, wake(ensure_tick(Queued))};
 handle_cast({leave_queue, StreamKey}, State = #state{waiting = Waiting}) ->
     {noreply, State#state{waiting = hornbeam_waiting:leave(StreamKey, Waiting)}};
-handle_cast(released, State) ->
-    {noreply, wake(State)}.
+handle_cast({worker_started, WorkerId, Pid, OsPid}, State = #state{workers = Workers}) ->
+    {noreply, put_workers(hornbeam_pool_workers:started(WorkerId, Pid, OsPid, Workers), State)};
+handle_cast({worker_ready, WorkerId, Pid, Writer, Class}, State = #state{workers = Workers}) ->
+    case hornbeam_pool_workers:ready(WorkerId, Pid, Writer, Class, Workers) of
+        {ok, Ready} -> {noreply, wake(advance(look_at_start(put_workers(Ready, State))))};
+        unknown -> {noreply, State}
+    end;
+handle_cast({want, WorkerId, Pid, Urgency, Why}, State = #state{workers = Workers}) ->
+    case hornbeam_pool_workers:want(WorkerId, Pid, Urgency, Why, Workers) of
+        {ok, Wanting} -> {noreply, advance(put_workers(Wanting, State))};
+        ignored -> {noreply, State}
+    end;
+handle_cast(reload_newest, State = #state{workers = Workers, rollout = Rollout}) ->
+    Asked = hornbeam_pool_rollout:reload_newest({Workers, Rollout}),
+    {noreply, advance(put_both(Asked, State))};
+handle_cast(going_away, State = #state{workers = Workers}) ->
+    ok = hornbeam_pool_workers:tell_going_away(Workers),
+    {noreply, State}.
 
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
 handle_info({{worker_down, WorkerId}, Monitor, process, _Pid, Reason}, State = #state{}) ->
-    #state{slots = Slots0} = State,
-    {What, Process, Slots} = hornbeam_slots:down(WorkerId, Monitor, Reason, now_ms(), Slots0),
-    Down = process_down(What, WorkerId, {Process, Reason}, State#state{slots = Slots}),
-    {noreply, advance(Down)};
+    Down = hornbeam_pool_workers:down(WorkerId, Monitor, Reason, State#state.workers),
+    {noreply, advance(follow(Down, State))};
 handle_info({{waiting_down, StreamKey}, _, process, _, _}, State = #state{waiting = Waiting}) ->
     {noreply, State#state{waiting = hornbeam_waiting:leave(StreamKey, Waiting)}};
 handle_info({workers_sup_down, _, process, _, Reason}, State) ->
     {stop, {shutdown, {workers_sup_down, Reason}}, State};
-handle_info({timeout, Timer, {next_start, WorkerId}}, State = #state{slots = Slots0}) ->
-    case hornbeam_slots:timer_due(WorkerId, Timer, Slots0) of
-        {start, Slots} -> {noreply, advance(start_worker(WorkerId, State#state{slots = Slots}))};
-        {successor, Slots} -> {noreply, advance(State#state{slots = Slots})};
-        stale -> {noreply, State}
+handle_info({timeout, Timer, {next_start, WorkerId}}, State = #state{workers = Workers}) ->
+    case hornbeam_pool_workers:timer_due(WorkerId, Timer, Workers) of
+        stale -> {noreply, State};
+        Result -> {noreply, advance(follow(Result, State))}
     end;
-handle_info({timeout, _, {stop_drained, Monitor}}, State = #state{slots = Slots}) ->
-    case hornbeam_slots:leaving(Monitor, Slots) of
-        {ok, Process} -> hornbeam_worker_life:stop_drained(Process, drain_timeout(State));
-        gone -> ok
-    end,
+handle_info({timeout, _, {stop_drained, Monitor}}, State = #state{workers = Workers}) ->
+    ok = hornbeam_pool_workers:stop_drained(Monitor, Workers),
     {noreply, State};
 handle_info({timeout, Tick, tick}, State0 = #state{tick = Tick}) ->
     State = expire_queue(State0#state{tick = undefined}),
@@ -287,298 +259,59 @@ handle_info(Message, State) ->
 %% The workers end here, side by side, rather than by their supervisor after this process: their
 %% tables belong to this one.
 -spec terminate(term(), #state{}) -> ok.
-terminate(_Reason, State = #state{name = Name, slots = Slots}) ->
+terminate(_Reason, #state{name = Name, workers = Workers}) ->
     ok = hornbeam_selection:withdraw(Name),
-    hornbeam_worker_life:stop_all(hornbeam_slots:processes(Slots), stop_ms(State)).
+    hornbeam_pool_workers:stop_all(Workers).
 
-stop_ms(State = #state{waiting = Waiting}) ->
-    case hornbeam_selection:stop_deadline_ms(hornbeam_waiting:counter(Waiting)) of
-        none -> shutdown_timeout(State);
-        DeadlineMs -> max(0, DeadlineMs - now_ms())
-    end.
+%%% Workers
 
-shutdown_timeout(#state{config = #{shutdown_timeout := TimeoutMs}}) ->
-    TimeoutMs.
+add_worker(WorkerId, State = #state{workers = Workers}) ->
+    follow(hornbeam_pool_workers:add(WorkerId, Workers), State).
 
-%% Who develops wants to see the new version, also in streams that clients open again.
-drain_timeout(State = #state{config = #{reload := Reload}}) ->
-    case Reload of
-        false -> shutdown_timeout(State);
-        #{} -> min(?DEVELOPMENT_DRAIN_MS, shutdown_timeout(State))
-    end.
+%% Who waits for the first start, a reload or another number of workers learns of what has failed.
+follow({ok, Workers}, State) ->
+    put_workers(Workers, State);
+follow({ended, Failure, Workers}, State) ->
+    start_failed(Failure, put_workers(Workers, State));
+follow({failed, Failure, Workers}, State) ->
+    #state{rollout = Rollout} = Failed = start_failed(Failure, State),
+    put_both(hornbeam_pool_rollout:failed(Failure, {Workers, Rollout}), Failed).
 
-%%% Selection
+start_failed(Failure, State = #state{start = Start}) ->
+    State#state{start = hornbeam_pool_start:failed(Failure, Start)}.
 
-publish(State = #state{name = Name, slots = Slots, config = Config, waiting = Waiting}) ->
-    #state{worker_class = WorkerClass} = State,
-    Workers = [{Pid, Writer, Routes, Load}
-               || #{pid := Pid, writer := Writer, routes := Routes, load := Load}
-                  <- hornbeam_slots:ready_processes(Slots)],
-    Max = max_concurrency(Config, WorkerClass),
-    ok = hornbeam_selection:publish(Name, Workers, Max, hornbeam_waiting:counter(Waiting),
-                                    WorkerClass),
-    State.
-
-%% A request of a WSGI application takes a thread.
-max_concurrency(#{max_concurrency := auto, threads := Threads}, wsgi) -> Threads;
-max_concurrency(#{max_concurrency := auto}, _) -> ?ASGI_CONCURRENCY;
-max_concurrency(#{max_concurrency := Max}, _) -> Max.
-
-%%% Starts
-
-add_worker(WorkerId, State = #state{slots = Slots}) ->
-    start_worker(WorkerId, State#state{slots = hornbeam_slots:add(WorkerId, Slots)}).
-
-start_worker(WorkerId, State = #state{slots = Slots}) ->
-    case start_process(WorkerId, State) of
-        {ok, Process} ->
-            State#state{slots = hornbeam_slots:put_worker(WorkerId, Process, Slots)};
-        {error, Reason} ->
-            Failed = hornbeam_slots:start_failed(WorkerId, Reason, now_ms(), Slots),
-            never_ready(WorkerId, State#state.generation, Reason,
-                        start_later(WorkerId, Reason, State#state{slots = Failed}))
-    end.
-
-start_successor({WorkerId, Why}, State = #state{slots = Slots}) ->
-    case start_process(WorkerId, State) of
-        {ok, Process} ->
-            State#state{slots = hornbeam_slots:put_successor(WorkerId, Process, Why, Slots)};
-        {error, Reason} ->
-            Failed = State#state{slots = hornbeam_slots:successor_failed(WorkerId, Slots)},
-            successor_failed(WorkerId, State#state.generation, Reason, Failed)
-    end.
-
-start_process(WorkerId, State = #state{sup = Sup, waiting = Waiting}) ->
-    Args = #{server => State#state.name, worker_id => WorkerId, python => State#state.python,
-             config => State#state.config, waiting => hornbeam_waiting:counter(Waiting)},
-    hornbeam_worker_life:start(Sup, Args, State#state.generation).
-
-worker_ready(WorkerId, WorkerClass, Replaced, State) ->
-    ?LOG_INFO(#{what => worker_ready, worker_id => WorkerId}),
-    Published = publish(State#state{worker_class = WorkerClass}),
-    lists:foreach(fun hornbeam_worker_life:drain/1, Replaced),
-    wake(advance(settle(Published))).
-
-%%% Ends
-
-process_down(worker, WorkerId, {Process, Reason}, State0) ->
-    State = withdraw(Process, Reason, State0),
-    Later = start_later(WorkerId, Reason, State),
-    case Process of
-        #{ready_ms := _} -> settle_failed(WorkerId, Reason, Later);
-        #{generation := Generation} -> never_ready(WorkerId, Generation, Reason, Later)
-    end;
-%% The successor has not come into its place yet: it does now.
-process_down(succeeded, WorkerId, {Process, Reason}, State) ->
-    log_down(WorkerId, Reason, 0),
-    withdraw(Process, Reason, State);
-process_down(successor, WorkerId, {Process = #{generation := Generation}, Reason}, State) ->
-    hornbeam_worker_life:withdrawn(Process, Reason),
-    successor_failed(WorkerId, Generation, Reason, State);
-process_down(left, WorkerId, {Process, Reason}, State) ->
-    _ = is_map_key(ready_ms, Process) andalso log_drained(WorkerId, Reason),
-    hornbeam_worker_life:withdrawn(Process, Reason),
-    State.
-
-withdraw(Process = #{load := Load}, Reason, State0) ->
-    hornbeam_load:close(Load),
-    State = publish(State0),
-    hornbeam_worker_life:withdrawn(Process, Reason),
-    State.
-
-start_later(WorkerId, Reason, State = #state{slots = Slots}) ->
-    {Failures, _} = hornbeam_slots:failures(WorkerId, Slots),
-    DelayMs = backoff_ms(Failures),
-    log_down(WorkerId, Reason, DelayMs),
-    set_timer(WorkerId, DelayMs, State).
-
-%% The worker itself serves on. Where only a reload has wanted the successor, that has failed.
-successor_failed(WorkerId, Generation, Reason, State = #state{slots = Slots}) ->
-    ?LOG_ERROR(#{what => successor_down, worker_id => WorkerId,
-                 reason => hornbeam_worker_exit:text(Reason)}),
-    Later = case hornbeam_slots:is_wanted(WorkerId, Slots) of
-        true -> succeed_later(WorkerId, State);
-        false -> State
-    end,
-    rollout_failed(WorkerId, Generation, Reason, Later).
-
-%% Never at once: there is a worker.
-succeed_later(WorkerId, State = #state{slots = Slots}) ->
-    {_, Attempts} = hornbeam_slots:failures(WorkerId, Slots),
-    set_timer(WorkerId, backoff_ms(Attempts + 1), State).
-
-set_timer(WorkerId, DelayMs, State = #state{slots = Slots}) ->
-    Timer = erlang:start_timer(DelayMs, self(), {next_start, WorkerId}),
-    State#state{slots = hornbeam_slots:set_timer(WorkerId, Timer, Slots)}.
-
-%% @private The first failure in a row is answered at once, the second after 100 ms, 200 ms, .. 30 s,
-%% give or take a quarter, so that workers that fail together do not start together.
--spec backoff_ms(Failures :: non_neg_integer()) -> non_neg_integer().
-backoff_ms(Failures) when Failures =< 1 ->
-    0;
-backoff_ms(Failures) ->
-    BaseMs = min(?MAX_BACKOFF_MS, ?MIN_BACKOFF_MS bsl min(Failures - 2, 20)),
-    BaseMs * 3 div 4 + rand:uniform(BaseMs div 2).
-
-log_down(WorkerId, Reason, DelayMs) ->
-    ?LOG_ERROR(#{what => worker_down, worker_id => WorkerId,
-                 reason => hornbeam_worker_exit:text(Reason), restart_in_ms => DelayMs}).
-
-log_drained(WorkerId, Reason) ->
-    ?LOG_INFO(#{what => worker_drained, worker_id => WorkerId,
-                reason => hornbeam_worker_exit:text(Reason)}).
-
-%%% Replacement
+look_at_start(State = #state{start = Start, workers = Workers}) ->
+    Slots = hornbeam_pool_workers:slots(Workers),
+    State#state{start = hornbeam_pool_start:look(Slots, Start)}.
 
 %% After everything that may have been waited for.
-advance(State = #state{outcome = pending}) ->
-    State;
-advance(State0 = #state{slots = Slots, rollout = Rollout0}) ->
-    case hornbeam_rollout:step(Slots, Rollout0) of
-        {[], Rollout} ->
-            start_due(State0#state{rollout = Rollout});
-        {Actions, Rollout} ->
-            advance(lists:foldl(fun act/2, State0#state{rollout = Rollout}, Actions));
-        done ->
-            advance(answer_rollout(ok, State0));
-        idle ->
-            begin_next(State0)
+advance(State = #state{start = Start, workers = Workers, rollout = Rollout}) ->
+    case hornbeam_pool_start:is_pending(Start) of
+        true -> State;
+        false -> put_both(hornbeam_pool_rollout:advance({Workers, Rollout}), State)
     end.
 
-begin_next(State0 = #state{rollout = Rollout0}) ->
-    case hornbeam_rollout:next(Rollout0) of
-        {reload, Rollout} -> advance(begin_reload(State0#state{rollout = Rollout}));
-        {{scale, Count}, Rollout} -> advance(begin_scale(Count, State0#state{rollout = Rollout}));
-        none -> start_due(State0)
-    end.
+put_workers(Workers, State) ->
+    State#state{workers = Workers}.
 
-start_due(State = #state{slots = Slots}) ->
-    Limit = max(1, hornbeam_slots:count(Slots) div 4),
-    lists:foldl(fun start_successor/2, State, hornbeam_slots:due(Limit, Slots)).
-
-begin_reload(State = #state{generation = Generation, slots = Slots, rollout = Rollout}) ->
-    Begun = hornbeam_rollout:begin_reload(Generation + 1, hornbeam_slots:ids(Slots), Rollout),
-    State#state{generation = Generation + 1, rollout = Begun}.
-
-%% The highest ids leave first.
-begin_scale(Count, State0 = #state{slots = Slots, rollout = Rollout, config = Config}) ->
-    Ids = hornbeam_slots:ids(Slots),
-    Added = lists:seq(1, Count) -- Ids,
-    ?LOG_NOTICE(#{what => scaling, from => length(Ids), to => Count}),
-    Begun = hornbeam_rollout:begin_scale(length(Ids), Added, Rollout),
-    Scaled = remove_workers(Count, State0#state{rollout = Begun}),
-    lists:foldl(fun add_awaited/2, Scaled#state{config = Config#{workers := Count}}, Added).
-
-%% Once one has failed, there is no point in the others.
-add_awaited(WorkerId, State = #state{rollout = Rollout, generation = Generation}) ->
-    case hornbeam_rollout:concerns(WorkerId, Generation, Rollout) of
-        true -> add_worker(WorkerId, State);
-        false -> State
-    end.
-
-remove_workers(Count, State0 = #state{slots = Slots, config = Config}) ->
-    Ids = [Id || Id <- hornbeam_slots:ids(Slots), Id > Count],
-    Fewer = State0#state{config = Config#{workers := Count}},
-    {Leaving, Discarded, State} = lists:foldl(fun retire/2, {[], [], Fewer}, Ids),
-    Published = publish(State),
-    lists:foreach(fun hornbeam_worker_life:drain/1, Leaving),
-    lists:foreach(fun hornbeam_worker_life:discard/1, Discarded),
-    Published.
-
-retire(Id, {Leaving0, Discarded0, State = #state{slots = Slots0}}) ->
-    {Leaving, Discarded, Slots} = hornbeam_slots:retire(Id, Slots0),
-    {Leaving ++ Leaving0, Discarded ++ Discarded0, State#state{slots = Slots}}.
-
-%% What was started before the reload may have read older files.
-act({_, Id} = Action, State = #state{slots = Slots, generation = Wanted}) ->
-    case {Action, hornbeam_slots:state(Id, Slots)} of
-        {_, {backoff, _, _}} -> start_worker(Id, State);
-        {{succeed, _}, {_, _, none}} -> start_successor({Id, reload}, State);
-        {{succeed, _}, {_, _, Wanted}} -> State;
-        {{start, _}, {starting, Wanted, _}} -> State;
-        {_, _} -> act(Action, discard_starting(Id, State))
-    end.
-
-discard_starting(Id, State = #state{slots = Slots0}) ->
-    {Process, Slots} = hornbeam_slots:discard(Id, Slots0),
-    hornbeam_worker_life:discard(Process),
-    State#state{slots = Slots}.
-
-%% A process has ended before it was ready, or could not be started.
-never_ready(WorkerId, Generation, Reason, State) ->
-    rollout_failed(WorkerId, Generation, Reason, settle_failed(WorkerId, Reason, State)).
-
-rollout_failed(WorkerId, Generation, Reason, State = #state{rollout = Rollout}) ->
-    case hornbeam_rollout:concerns(WorkerId, Generation, Rollout) of
-        true -> answer_rollout({error, hornbeam_worker_exit:start_reason(Reason, WorkerId)}, State);
-        false -> State
-    end.
-
-answer_rollout(Answer, State0 = #state{rollout = Rollout0}) ->
-    {What, Waiters, Rollout} = hornbeam_rollout:finish(Rollout0),
-    log_rollout(What, Answer),
-    State = undo(What, Answer, State0#state{rollout = Rollout}),
-    _ = [gen_server:reply(From, Answer) || From <- Waiters],
-    State.
-
-%% Workers that were replaced stay; of those that were added none does.
-undo({scale, Before}, {error, _}, State) -> remove_workers(Before, State);
-undo(_, _, State) -> State.
-
-log_rollout(reload, ok) ->
-    ?LOG_NOTICE(#{what => reloaded});
-log_rollout({scale, _}, ok) ->
-    ok;
-log_rollout(reload, {error, Reason}) ->
-    ?LOG_ERROR(#{what => reload_failed, reason => hornbeam_worker_exit:error_text(Reason)},
-               #{report_cb => fun hornbeam_worker_exit:readable/1});
-log_rollout({scale, _}, {error, Reason}) ->
-    ?LOG_ERROR(#{what => scale_failed, reason => hornbeam_worker_exit:error_text(Reason)}).
-
-%%% The first start
-
-settle(State = #state{outcome = pending, slots = Slots}) ->
-    case hornbeam_slots:are_all_ready(Slots) of
-        true -> answer(ready, State);
-        false -> State
-    end;
-settle(State) ->
-    State.
-
-settle_failed(WorkerId, Reason, State = #state{outcome = pending}) ->
-    answer({error, hornbeam_worker_exit:start_reason(Reason, WorkerId)}, State);
-settle_failed(_, _, State) ->
-    State.
-
-answer(Outcome, State = #state{awaiting = Awaiting}) ->
-    Reply = case Outcome of
-        ready -> ok;
-        {error, _} -> Outcome
-    end,
-    _ = [gen_server:reply(From, Reply) || From <- Awaiting],
-    State#state{outcome = Outcome, awaiting = []}.
+put_both({Workers, Rollout}, State) ->
+    State#state{workers = Workers, rollout = Rollout}.
 
 %%% Queue
 
-wake(State = #state{waiting = Waiting}) ->
+wake(State = #state{waiting = Waiting, workers = Workers}) ->
     case hornbeam_waiting:size(Waiting) of
-        0 -> State;
-        _ -> State#state{waiting = hornbeam_waiting:wake(free_places(State), Waiting)}
+        0 ->
+            State;
+        _ ->
+            Places = hornbeam_pool_workers:free_places(Workers),
+            State#state{waiting = hornbeam_waiting:wake(Places, Waiting)}
     end.
 
-free_places(#state{slots = Slots, config = Config, worker_class = WorkerClass}) ->
-    Max = max_concurrency(Config, WorkerClass),
-    lists:sum([max(0, Max - hornbeam_load:in_flight(Load))
-               || #{load := Load} <- hornbeam_slots:ready_processes(Slots),
-                  hornbeam_load:is_open(Load)]).
-
-%% A request that has waited for `timeout' has had its time, too; the stream knows which it was.
-expire_queue(State = #state{waiting = Waiting, config = Config}) ->
-    #{queue_timeout := QueueMs, timeout := AnswerMs} = Config,
-    case min(QueueMs, AnswerMs) of
-        infinity -> State;
-        LimitMs -> State#state{waiting = hornbeam_waiting:expire(now_ms() - LimitMs, Waiting)}
-    end.
+expire_queue(State = #state{waiting_limit_ms = infinity}) ->
+    State;
+expire_queue(State = #state{waiting_limit_ms = LimitMs, waiting = Waiting}) ->
+    State#state{waiting = hornbeam_waiting:expire(now_ms() - LimitMs, Waiting)}.
 
 ensure_tick(State = #state{tick = undefined, waiting = Waiting}) ->
     case hornbeam_waiting:size(Waiting) of
