@@ -38,7 +38,8 @@
 -export([supervisor_killed_while_a_server_stops/1]).
 -export([names_are_atoms/1]).
 
--import(hornbeam_test_client, [connect/1, get/2, request/2, response/1, close/1]).
+-import(hornbeam_test_client, [connect/1, get/2, request/2, response/1, close/1, serves/1]).
+-import(hornbeam_test_parallel, [in_parallel/2, in_background/1, outcome/1]).
 -import(hornbeam_test_server, [start/2, start/3, options/2, release/2, await_seen/2]).
 -import(hornbeam_test_wait, [until/1]).
 
@@ -76,27 +77,24 @@ all() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(hornbeam),
-    [{started, Started} | Config].
+    hornbeam_test_suite:start_node(Config).
 
 end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
+    hornbeam_test_suite:stop_node(Config).
 
 init_per_testcase(_, Config) ->
-    ok = hornbeam_test_log:start(),
-    [{before, hornbeam_test_server:snapshot()} | hornbeam_test_server:new_folder(Config)].
+    hornbeam_test_suite:start_case(Config).
 
-%% Whatever has happened, nothing is left: no process, port, table, listener or OS process.
 end_per_testcase(Case, Config) ->
-    _ = hornbeam_test_client:close_all(),
-    _ = [hornbeam:stop(Name) || Name <- hornbeam_servers_sup:names()],
-    ok = hornbeam_test_log:stop(),
     %% What has been started again has other processes.
     Restarts = [application_not_running, application_stopped, supervisor_of_the_servers_killed,
                 supervisor_killed_while_a_server_starts, supervisor_killed_while_a_server_stops],
     case lists:member(Case, Restarts) of
-        true -> ok;
-        false -> hornbeam_test_server:check_nothing_left(Config)
+        true ->
+            ok = hornbeam_test_suite:stop_servers(),
+            ok = hornbeam_test_log:stop();
+        false ->
+            hornbeam_test_suite:end_case(Config)
     end.
 
 %% Each time as the first time.
@@ -142,7 +140,7 @@ already_started(Config) ->
 
 %% One of them wins.
 started_twice_at_once(Config) ->
-    Results = in_parallel(4, fun() -> hornbeam:start("paths:app", options(Config, #{})) end),
+    Results = in_parallel(4, fun(_) -> hornbeam:start("paths:app", options(Config, #{})) end),
     ?assertEqual(1, length([ok || ok <- Results])),
     ?assertEqual(3, length([error || {error, {already_started, _}} <- Results])),
     ?assertMatch(#{workers := [#{state := ready}]}, hornbeam:info()).
@@ -165,7 +163,7 @@ application_not_running(Config) ->
 %% Both wait for the end, and at most one is too late to find it.
 stopped_twice_at_once(Config) ->
     _ = start(Config, #{}),
-    Results = in_parallel(4, fun() -> hornbeam:stop() end),
+    Results = in_parallel(4, fun(_) -> hornbeam:stop() end),
     ?assert(lists:member(ok, Results)),
     ?assertEqual([], [Other || Other <- Results, Other =/= ok,
                                Other =/= {error, {not_started, #{name => default}}}]),
@@ -254,7 +252,7 @@ never_ready(Config) ->
             Worker ! {timeout, make_ref(), boot},
             ?assertEqual(
                 {error, {startup_timeout, #{timeout_ms => 31000}}},
-                await_start(Starting)
+                outcome(Starting)
             ),
             ?assertEqual([], hornbeam_test_server:running(Config)),
             ok = file:delete(filename:join(proplists:get_value(folder, Config), "seen"))
@@ -267,15 +265,14 @@ stopped_while_starting(Config) ->
     Starting = start_in_background(Config, "silent:app", #{}),
     await_seen(Config, <<"1 configured">>),
     ?assertEqual(ok, hornbeam:stop()),
-    ?assertEqual({error, {not_started, #{name => default}}}, await_start(Starting)),
+    ?assertEqual({error, {not_started, #{name => default}}}, outcome(Starting)),
     ?assertEqual([], hornbeam_test_server:running(Config)).
 
 %% Whoever asked for a server may be gone when it is there: it is there as a whole.
 starter_killed(Config) ->
-    Starting = start_in_background(Config, "when_told:app", #{}),
+    {Starter, _} = start_in_background(Config, "when_told:app", #{}),
     until(fun() -> hornbeam_test_server:started(Config) =/= [] end),
-    unlink(Starting),
-    exit(Starting, kill),
+    exit(Starter, kill),
     release(Config, "ready"),
     until(fun() -> is_integer(maps:get(port, hornbeam:info())) end),
     ?assertMatch(#{status := 200}, request(hornbeam_test_server:port(default), "/hello")).
@@ -328,7 +325,7 @@ info_while_starting(Config) ->
         hornbeam:info()
     ),
     release(Config, "ready"),
-    ?assertEqual(ok, await_start(Starting)),
+    ?assertEqual(ok, outcome(Starting)),
     ?assertMatch(#{workers := [#{state := ready}, #{state := ready}]}, hornbeam:info()).
 
 %% And while it ends: as one that is there or as one that is not.
@@ -337,14 +334,13 @@ info_while_stopping(Config) ->
     Socket = connect(Port),
     get(Socket, "/hold?until=go"),
     await_held(Config),
-    Self = self(),
-    _ = spawn_link(fun() -> Self ! {stopped, hornbeam:stop()} end),
+    Stopping = in_background(fun() -> hornbeam:stop() end),
     until(fun() -> gen_tcp:connect({127, 0, 0, 1}, Port, []) =:= {error, econnrefused} end),
     Asking = spawn_monitor(fun() -> exit({info, hornbeam:info()}) end),
     release(Config, "go"),
     ?assertMatch(#{status := 200}, response(Socket)),
     close(Socket),
-    receive {stopped, Result} -> ?assertEqual(ok, Result) end,
+    ?assertEqual(ok, outcome(Stopping)),
     {Pid, Monitor} = Asking,
     receive
         {'DOWN', Monitor, process, Pid, {info, Info}} ->
@@ -375,8 +371,7 @@ servers_do_not_wait_for_each_other(Config) ->
     Socket = connect(First),
     get(Socket, "/hold?until=go"),
     await_held(Config),
-    Self = self(),
-    _ = spawn_link(fun() -> Self ! {stopped, hornbeam:stop(first)} end),
+    Stopping = in_background(fun() -> hornbeam:stop(first) end),
     until(fun() -> gen_tcp:connect({127, 0, 0, 1}, First, []) =:= {error, econnrefused} end),
     ?assertMatch(#{name := second}, hornbeam:info(second)),
     ?assertMatch(#{status := 200}, request(Second, "/hello")),
@@ -388,7 +383,7 @@ servers_do_not_wait_for_each_other(Config) ->
     release(Config, "go"),
     ?assertMatch(#{status := 200}, response(Socket)),
     close(Socket),
-    receive {stopped, Result} -> ?assertEqual(ok, Result) end.
+    ?assertEqual(ok, outcome(Stopping)).
 
 %% With the application its servers end, in order.
 application_stopped(Config) ->
@@ -396,13 +391,12 @@ application_stopped(Config) ->
     Socket = connect(Port),
     get(Socket, "/hold?until=go"),
     await_held(Config),
-    Self = self(),
-    _ = spawn_link(fun() -> Self ! {stopped, application:stop(hornbeam)} end),
+    Stopping = in_background(fun() -> application:stop(hornbeam) end),
     until(fun() -> gen_tcp:connect({127, 0, 0, 1}, Port, []) =:= {error, econnrefused} end),
     release(Config, "go"),
     ?assertMatch(#{status := 200, body := <<"released">>}, response(Socket)),
     close(Socket),
-    receive {stopped, Result} -> ?assertEqual(ok, Result) end,
+    ?assertEqual(ok, outcome(Stopping)),
     await_seen(Config, <<"1 shutdown">>),
     ?assertEqual([], hornbeam_test_server:running(Config)),
     ?assertEqual(#{}, ranch:info()),
@@ -441,7 +435,7 @@ supervisor_killed_while_a_server_starts(Config) ->
     Starting = start_in_background(Config, "when_told:app", #{}),
     until(fun() -> hornbeam_test_server:started(Config) =/= [] end),
     exit(whereis(hornbeam_servers_sup), kill),
-    ?assertEqual({error, {not_started, #{name => default}}}, await_start(Starting)),
+    ?assertEqual({error, {not_started, #{name => default}}}, outcome(Starting)),
     until(fun() -> hornbeam_test_server:running(Config) =:= [] end),
     ?assertEqual([], hornbeam_servers_sup:names()),
     Port = start(Config, #{}),
@@ -453,12 +447,11 @@ supervisor_killed_while_a_server_stops(Config) ->
     Socket = connect(Port),
     get(Socket, "/hold?until=go"),
     await_held(Config),
-    Self = self(),
-    _ = spawn_link(fun() -> Self ! {stopped, hornbeam:stop()} end),
+    Stopping = in_background(fun() -> hornbeam:stop() end),
     until(fun() -> gen_tcp:connect({127, 0, 0, 1}, Port, []) =:= {error, econnrefused} end),
     exit(whereis(hornbeam_servers_sup), kill),
     release(Config, "go"),
-    receive {stopped, Result} -> ?assert(lists:member(Result, [ok, {error, {not_started, #{name => default}}}])) end,
+    ?assert(lists:member(outcome(Stopping), [ok, {error, {not_started, #{name => default}}}])),
     ?assertEqual([], hornbeam_servers_sup:names()),
     until(fun() -> hornbeam_test_server:running(Config) =:= [] end),
     ?assertEqual({error, econnrefused}, gen_tcp:connect({127, 0, 0, 1}, Port, [])).
@@ -471,28 +464,12 @@ names_are_atoms(Config) ->
 
 %% Internal.
 
-serves(Port) ->
-    try request(Port, "/hello") of
-        #{status := Status} -> Status =:= 200
-    catch
-        error:{badmatch, {error, _}} -> false
-    end.
-
 start_in_background(Config, App, Options) ->
-    Self = self(),
     All = options(Config, Options),
-    spawn_link(fun() -> Self ! {started, self(), hornbeam:start(App, All)} end).
-
-await_start(Pid) ->
-    receive {started, Pid, Result} -> Result end.
+    in_background(fun() -> hornbeam:start(App, All) end).
 
 await_held(Config) ->
     until(fun() ->
         lists:any(fun(Line) -> binary:match(Line, <<"request /hold">>) =/= nomatch end,
                   hornbeam_test_server:seen(Config))
     end).
-
-in_parallel(Count, Fun) ->
-    Self = self(),
-    Pids = [spawn_link(fun() -> Self ! {self(), Fun()} end) || _ <- lists:seq(1, Count)],
-    [receive {Pid, Result} -> Result end || Pid <- Pids].

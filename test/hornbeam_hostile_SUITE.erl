@@ -28,7 +28,7 @@
 -export([changed_golden_messages/1]).
 -export([changed_golden_bytes/1]).
 
--import(hornbeam_test_server, [start/2, release/2, worker_info/2]).
+-import(hornbeam_test_server, [start/2, release/2, worker_info/2, workers/0]).
 -import(hornbeam_test_client, [connect/1, send/2, get/2, response/1, request/2, exchange/2]).
 -import(hornbeam_test_wait, [until/1]).
 
@@ -44,22 +44,17 @@ all() ->
      facts_of_a_failure, ready_without_a_class, changed_golden_messages, changed_golden_bytes].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(hornbeam),
-    [{started, Started} | Config].
+    hornbeam_test_suite:start_node(Config).
 
 end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
+    hornbeam_test_suite:stop_node(Config).
 
 init_per_testcase(_, Config) ->
     process_flag(trap_exit, true),
-    ok = hornbeam_test_log:start(),
-    Before = hornbeam_test_server:snapshot(),
-    hornbeam_test_server:new_folder([{before, Before} | Config]).
+    hornbeam_test_suite:start_case(Config).
 
 end_per_testcase(_, Config) ->
-    _ = hornbeam:stop(),
-    ok = hornbeam_test_log:stop(),
-    hornbeam_test_server:check_nothing_left(Config).
+    hornbeam_test_suite:end_case(Config).
 
 %% Whatever one worker says, requests of the other go on, and it is replaced.
 replaced(Config) ->
@@ -287,10 +282,6 @@ hold_other(Port) ->
     send(Held, "POST /hold?until=go HTTP/1.1\r\nHost: a\r\n\r\n"),
     until(fun() -> lists:sum([N || #{in_flight := N} <- workers()]) =:= 1 end),
     Held.
-
-workers() ->
-    #{workers := Workers} = hornbeam:info(),
-    Workers.
 
 states() ->
     [State || #{state := State} <- workers()].

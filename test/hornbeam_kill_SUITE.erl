@@ -51,11 +51,10 @@ all() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(hornbeam),
-    [{started, Started} | Config].
+    hornbeam_test_suite:start_node(Config).
 
 end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
+    hornbeam_test_suite:stop_node(Config).
 
 init_per_testcase(_, Config) ->
     {ok, _} = application:ensure_all_started(hornbeam),
@@ -65,9 +64,7 @@ init_per_testcase(_, Config) ->
     [{level, Level} | hornbeam_test_server:new_folder(Config)].
 
 end_per_testcase(_, Config) ->
-    _ = hornbeam_test_client:close_all(),
-    _ = [hornbeam:stop(Name) || whereis(hornbeam_sup) =/= undefined,
-                                Name <- hornbeam_servers_sup:names()],
+    ok = hornbeam_test_suite:stop_servers(),
     ok = logger:set_primary_config(level, proplists:get_value(level, Config)),
     until(fun() -> hornbeam_test_server:running(Config) =:= [] end).
 

@@ -39,8 +39,9 @@
 -export([stray_messages/1]).
 
 -import(hornbeam_test_client, [
-    connect/1, send/2, get/2, request/2, response/1, values/2, is_closed/1
+    connect/1, send/2, get/2, request/2, response/1, values/2, is_closed/1, serves/1
 ]).
+-import(hornbeam_test_parallel, [in_background/1, is_under_way/1, outcome/1]).
 -import(hornbeam_test_server, [start/2, release/2, await_seen/2, seen/1, sup_child/2]).
 -import(hornbeam_test_wait, [until/1]).
 
@@ -78,22 +79,16 @@ all() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(hornbeam),
-    [{started, Started} | Config].
+    hornbeam_test_suite:start_node(Config).
 
 end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
+    hornbeam_test_suite:stop_node(Config).
 
 init_per_testcase(_, Config) ->
-    ok = hornbeam_test_log:start(),
-    [{before, hornbeam_test_server:snapshot()} | hornbeam_test_server:new_folder(Config)].
+    hornbeam_test_suite:start_case(Config).
 
-%% Whatever has happened, a stop leaves nothing.
 end_per_testcase(_, Config) ->
-    _ = hornbeam_test_client:close_all(),
-    _ = hornbeam:stop(),
-    ok = hornbeam_test_log:stop(),
-    hornbeam_test_server:check_nothing_left(Config).
+    hornbeam_test_suite:end_case(Config).
 
 %% Port 0 is any port, and `info' says which.
 port_of_the_system(Config) ->
@@ -294,9 +289,9 @@ drain_lets_requests_finish(Config) ->
     Socket = connect(Port),
     get(Socket, "/hold?until=go"),
     await_seen(Config, <<"1 request /hold">>),
-    Stopping = stop_in_background(),
+    Stopping = in_background(fun() -> hornbeam:stop() end),
     until(fun() -> gen_tcp:connect({127, 0, 0, 1}, Port, []) =:= {error, econnrefused} end),
-    ?assert(is_process_alive(Stopping)),
+    ?assert(is_under_way(Stopping)),
     ?assertNot(lists:member(<<"1 shutdown">>, seen(Config))),
     release(Config, "go"),
     Response = response(Socket),
@@ -304,7 +299,7 @@ drain_lets_requests_finish(Config) ->
     ?assertEqual([<<"close">>], values(<<"connection">>, Response)),
     ?assert(is_closed(Socket)),
     hornbeam_test_client:close(Socket),
-    ?assertEqual(ok, await_stop()),
+    ?assertEqual(ok, outcome(Stopping)),
     ?assert(lists:member(<<"1 shutdown">>, seen(Config))),
     ?assertEqual([], hornbeam_test_log:at_least(warning)).
 
@@ -317,13 +312,13 @@ drain_closes_idle_connections(Config) ->
     #{status := 200} = response(Idle),
     send(Half, "GET /hello HT"),
     until(fun() -> maps:get(connections, hornbeam:info()) =:= 4 end),
-    Stopping = stop_in_background(),
+    Stopping = in_background(fun() -> hornbeam:stop() end),
     [?assert(is_closed(Socket)) || Socket <- [Fresh, Idle, Half]],
-    ?assert(is_process_alive(Stopping)),
+    ?assert(is_under_way(Stopping)),
     release(Config, "go"),
     ?assertMatch(#{status := 200}, response(Running)),
     [hornbeam_test_client:close(Socket) || Socket <- [Running, Fresh, Idle, Half]],
-    ?assertEqual(ok, await_stop()).
+    ?assertEqual(ok, outcome(Stopping)).
 
 %% What was sent behind a request that runs was not promised anything.
 drain_drops_what_is_behind(Config) ->
@@ -332,14 +327,14 @@ drain_drops_what_is_behind(Config) ->
     get(Socket, "/hold?until=go"),
     get(Socket, "/crash"),
     await_seen(Config, <<"1 request /hold">>),
-    _ = stop_in_background(),
+    Stopping = in_background(fun() -> hornbeam:stop() end),
     until(fun() -> gen_tcp:connect({127, 0, 0, 1}, Port, []) =:= {error, econnrefused} end),
     get(Socket, "/crash"),
     release(Config, "go"),
     ?assertMatch(#{status := 200}, response(Socket)),
     ?assert(is_closed(Socket)),
     hornbeam_test_client:close(Socket),
-    ?assertEqual(ok, await_stop()),
+    ?assertEqual(ok, outcome(Stopping)),
     ?assertNot(lists:member(<<"1 request /crash">>, seen(Config))).
 
 %% A request that waits for a worker has been accepted.
@@ -350,12 +345,12 @@ drain_serves_the_queue(Config) ->
     await_seen(Config, <<"1 request /hold">>),
     get(Queued, "/hello"),
     until(fun() -> maps:get(queue, hornbeam:info()) =:= 1 end),
-    _ = stop_in_background(),
+    Stopping = in_background(fun() -> hornbeam:stop() end),
     until(fun() -> gen_tcp:connect({127, 0, 0, 1}, Port, []) =:= {error, econnrefused} end),
     release(Config, "go"),
     [?assertMatch(#{status := 200}, response(Socket)) || Socket <- Sockets],
     [hornbeam_test_client:close(Socket) || Socket <- Sockets],
-    ?assertEqual(ok, await_stop()).
+    ?assertEqual(ok, outcome(Stopping)).
 
 %% A request that does not end is cut after `shutdown_timeout'.
 drain_has_an_end(Config) ->
@@ -364,9 +359,9 @@ drain_has_an_end(Config) ->
     get(Socket, "/hold?until=never"),
     await_seen(Config, <<"1 request /hold">>),
     StartMs = erlang:monotonic_time(millisecond),
-    _ = stop_in_background(),
+    Stopping = in_background(fun() -> hornbeam:stop() end),
     ?assert(is_closed(Socket)),
-    ?assertEqual(ok, await_stop()),
+    ?assertEqual(ok, outcome(Stopping)),
     ElapsedMs = erlang:monotonic_time(millisecond) - StartMs,
     ?assert(ElapsedMs >= 200 andalso ElapsedMs < 5000),
     ?assertMatch([#{connections := 1}], hornbeam_test_log:reports(drain_timeout)).
@@ -468,18 +463,4 @@ send_for_ever(Socket, Data) ->
     case gen_tcp:send(Socket, Data) of
         ok -> send_for_ever(Socket, Data);
         Error -> Error
-    end.
-
-stop_in_background() ->
-    Self = self(),
-    spawn_link(fun() -> Self ! {stopped, hornbeam:stop()} end).
-
-await_stop() ->
-    receive {stopped, Result} -> Result end.
-
-serves(Port) ->
-    try request(Port, "/hello") of
-        #{status := Status} -> Status =:= 200
-    catch
-        error:{badmatch, {error, _}} -> false
     end.

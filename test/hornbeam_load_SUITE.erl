@@ -18,6 +18,8 @@
 -export([ids_are_never_used_twice/1]).
 -export([racing_for_the_last_places/1]).
 
+-import(hornbeam_test_parallel, [in_parallel/2]).
+
 all() ->
     [
         places_are_bounded,
@@ -108,7 +110,7 @@ quiet_begins_with_a_request(_) ->
 %% However many notice at the same time, one probe is sent until it is answered.
 one_probe_at_a_time(_) ->
     Load = hornbeam_load:new(),
-    Want = fun() -> hornbeam_load:want_probe(Load) end,
+    Want = fun(_) -> hornbeam_load:want_probe(Load) end,
     ?assertEqual([true], [true || true <- in_parallel(50, Want)]),
     ok = hornbeam_load:probed(Load),
     ?assert(hornbeam_load:want_probe(Load)).
@@ -147,7 +149,7 @@ stalled_and_closed(_) ->
 %% Ids are positive and each is given once, also when many ask.
 ids_are_never_used_twice(_) ->
     Load = hornbeam_load:new(),
-    Take = fun() -> [hornbeam_load:next_request_id(Load) || _ <- lists:seq(1, 500)] end,
+    Take = fun(_) -> [hornbeam_load:next_request_id(Load) || _ <- lists:seq(1, 500)] end,
     Ids = lists:append(in_parallel(8, Take)),
     ?assertEqual(lists:seq(1, 4000), lists:sort(Ids)).
 
@@ -155,16 +157,7 @@ ids_are_never_used_twice(_) ->
 %% took for a moment.
 racing_for_the_last_places(_) ->
     Load = hornbeam_load:new(),
-    Reserve = fun() -> hornbeam_load:reserve(Load, 5) end,
+    Reserve = fun(_) -> hornbeam_load:reserve(Load, 5) end,
     Won = [true || true <- in_parallel(200, Reserve)],
     ?assert(length(Won) =< 5),
     ?assertEqual(length(Won), hornbeam_load:in_flight(Load)).
-
-%% Internal.
-
-in_parallel(Count, Fun) ->
-    Self = self(),
-    Pids = [spawn_link(fun() -> receive go -> Self ! {self(), Fun()} end end)
-            || _ <- lists:seq(1, Count)],
-    [Pid ! go || Pid <- Pids],
-    [receive {Pid, Result} -> Result end || Pid <- Pids].

@@ -47,9 +47,9 @@
 -export([stray_message/1]).
 
 -import(hornbeam_test_client, [
-    connect/1, send/2, get/2, request/2, exchange/2, response/1, values/2, close/1
+    connect/1, send/2, get/2, request/2, exchange/2, response/1, values/2, close/1, serves/1
 ]).
--import(hornbeam_test_server, [start/2, release/2, seen/1, worker_info/2]).
+-import(hornbeam_test_server, [start/2, release/2, seen/1, worker_info/2, workers/0, in_flight/0]).
 -import(hornbeam_test_wait, [until/1]).
 
 suite() ->
@@ -94,22 +94,16 @@ all() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(hornbeam),
-    [{started, Started} | Config].
+    hornbeam_test_suite:start_node(Config).
 
 end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
+    hornbeam_test_suite:stop_node(Config).
 
 init_per_testcase(_, Config) ->
-    ok = hornbeam_test_log:start(),
-    [{before, hornbeam_test_server:snapshot()} | hornbeam_test_server:new_folder(Config)].
+    hornbeam_test_suite:start_case(Config).
 
-%% Whatever has happened, a stop leaves nothing.
 end_per_testcase(_, Config) ->
-    _ = hornbeam_test_client:close_all(),
-    _ = hornbeam:stop(),
-    ok = hornbeam_test_log:stop(),
-    hornbeam_test_server:check_nothing_left(Config).
+    hornbeam_test_suite:end_case(Config).
 
 %% At once, then from 100 ms on twice as much each time up to 30 s, give or take a quarter.
 backoff_grows_within_bounds(_) ->
@@ -572,9 +566,6 @@ stray_message(Config) ->
 
 %% Internal.
 
-workers() ->
-    maps:get(workers, hornbeam:info()).
-
 %% Whether no worker is preferred because it has said something lately: all that have requests are
 %% silent, and have answered their probes.
 are_alike() ->
@@ -584,9 +575,6 @@ are_alike() ->
         not hornbeam_load:is_suspect(Load)
             andalso (hornbeam_load:in_flight(Load) =:= 0 orelse hornbeam_load:is_quiet(Load))
     end, Loads).
-
-in_flight() ->
-    [maps:get(in_flight, Worker, undefined) || Worker <- workers()].
 
 in_flight_of_all() ->
     lists:sum(in_flight()).
@@ -612,10 +600,3 @@ killed(Config, Find) ->
     ?assertNotEqual(Victim, Find()),
     until(fun() -> length(hornbeam_test_server:running(Config) -- Old) =:= 2 end),
     until(fun() -> length(hornbeam_test_server:running(Config)) =:= 2 end).
-
-serves(Port) ->
-    try request(Port, "/hello") of
-        #{status := Status} -> Status =:= 200
-    catch
-        error:{badmatch, {error, _}} -> false
-    end.

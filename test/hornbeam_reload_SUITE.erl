@@ -42,7 +42,8 @@
 -export([pool_killed_while_reloading/1]).
 
 -import(hornbeam_test_client, [connect/1, send/2, get/2, request/2, response/1]).
--import(hornbeam_test_server, [start/2, release/2]).
+-import(hornbeam_test_parallel, [in_background/1, outcome/1]).
+-import(hornbeam_test_server, [start/2, release/2, workers/0]).
 -import(hornbeam_test_wait, [until/1]).
 
 suite() ->
@@ -54,21 +55,16 @@ all() ->
     ])].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(hornbeam),
-    [{started, Started} | Config].
+    hornbeam_test_suite:start_node(Config).
 
 end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
+    hornbeam_test_suite:stop_node(Config).
 
 init_per_testcase(_, Config) ->
-    ok = hornbeam_test_log:start(),
-    [{before, hornbeam_test_server:snapshot()} | hornbeam_test_server:new_folder(Config)].
+    hornbeam_test_suite:start_case(Config).
 
 end_per_testcase(_, Config) ->
-    _ = hornbeam_test_client:close_all(),
-    _ = hornbeam:stop(),
-    ok = hornbeam_test_log:stop(),
-    hornbeam_test_server:check_nothing_left(Config).
+    hornbeam_test_suite:end_case(Config).
 
 %% Reload.
 
@@ -115,11 +111,11 @@ reload_loses_nothing(Config) ->
 reload_goes_one_after_the_other(Config) ->
     _ = start(Config, #{workers => 3, app => "as_told:app"}),
     tell(Config, "when_told"),
-    Reload = call(fun() -> hornbeam:reload() end),
+    Reload = in_background(fun() -> hornbeam:reload() end),
     until(fun() -> length(hornbeam_test_server:started(Config)) =:= 4 end),
     ?assertEqual([ready, ready, ready], states()),
     release(Config, "ready"),
-    ?assertEqual(ok, answer(Reload)),
+    ?assertEqual(ok, outcome(Reload)),
     ?assertEqual(6, length(hornbeam_test_server:started(Config))).
 
 %% The reason has the traceback, and nothing else has happened.
@@ -149,13 +145,13 @@ worker_that_exits_at_its_start(Config) ->
 second_reload_waits_for_the_first(Config) ->
     _ = start(Config, #{app => "as_told:app"}),
     tell(Config, "when_told"),
-    First = call(fun() -> hornbeam:reload() end),
+    First = in_background(fun() -> hornbeam:reload() end),
     until(fun() -> length(hornbeam_test_server:started(Config)) =:= 2 end),
-    Others = [call(fun() -> hornbeam:reload() end) || _ <- [1, 2, 3]],
+    Others = [in_background(fun() -> hornbeam:reload() end) || _ <- [1, 2, 3]],
     Pool = hornbeam_test_server:sup_child(default, hornbeam_pool),
     until(fun() -> message_count(Pool) =:= 0 end),
     release(Config, "ready"),
-    ?assertEqual([ok, ok, ok, ok], [answer(Each) || Each <- [First | Others]]),
+    ?assertEqual([ok, ok, ok, ok], [outcome(Each) || Each <- [First | Others]]),
     ?assertEqual(3, length(hornbeam_test_server:started(Config))).
 
 %% A worker that waits for its next start is started at once.
@@ -191,23 +187,23 @@ reload_ends_a_start_of_the_old_version(Config) ->
 reload_while_a_worker_dies(Config) ->
     _ = start(Config, #{app => "as_told:app"}),
     tell(Config, "when_told"),
-    Reload = call(fun() -> hornbeam:reload() end),
+    Reload = in_background(fun() -> hornbeam:reload() end),
     until(fun() -> length(hornbeam_test_server:started(Config)) =:= 2 end),
     #{os_pid := OsPid} = worker_of(1),
     ok = hornbeam_worker:kill(OsPid),
     until(fun() -> states() =:= [starting] end),
     release(Config, "ready"),
-    ?assertEqual(ok, answer(Reload)),
+    ?assertEqual(ok, outcome(Reload)),
     ?assertEqual(2, length(hornbeam_test_server:started(Config))).
 
 %% Nobody waits for ever, and nothing stays.
 reload_while_stopping(Config) ->
     _ = start(Config, #{app => "as_told:app"}),
     tell(Config, "silent"),
-    Reload = call(fun() -> hornbeam:reload() end),
+    Reload = in_background(fun() -> hornbeam:reload() end),
     until(fun() -> length(hornbeam_test_server:started(Config)) =:= 2 end),
     ok = hornbeam:stop(),
-    ?assertEqual({error, {interrupted, #{name => default}}}, answer(Reload)).
+    ?assertEqual({error, {interrupted, #{name => default}}}, outcome(Reload)).
 
 %% There has to be a server of that name.
 reload_of_nothing(_) ->
@@ -384,14 +380,14 @@ scale_out_of_bounds(Config) ->
 scale_waits_for_a_reload(Config) ->
     _ = start(Config, #{app => "as_told:app"}),
     tell(Config, "when_told"),
-    Reload = call(fun() -> hornbeam:reload() end),
+    Reload = in_background(fun() -> hornbeam:reload() end),
     until(fun() -> length(hornbeam_test_server:started(Config)) =:= 2 end),
-    Scale = call(fun() -> hornbeam:scale(2) end),
+    Scale = in_background(fun() -> hornbeam:scale(2) end),
     Pool = hornbeam_test_server:sup_child(default, hornbeam_pool),
     until(fun() -> message_count(Pool) =:= 0 end),
     ?assertEqual([ready], states()),
     release(Config, "ready"),
-    ?assertEqual([ok, ok], [answer(Reload), answer(Scale)]),
+    ?assertEqual([ok, ok], [outcome(Reload), outcome(Scale)]),
     ?assertEqual([ready, ready], states()).
 
 %% Whatever state the worker is in, its slot goes, and no timer brings it back.
@@ -422,20 +418,17 @@ scale_is_forgotten_by_a_crash(Config) ->
 pool_killed_while_reloading(Config) ->
     _ = start(Config, #{app => "as_told:app"}),
     tell(Config, "silent"),
-    Reload = call(fun() -> hornbeam:reload() end),
+    Reload = in_background(fun() -> hornbeam:reload() end),
     until(fun() -> length(hornbeam_test_server:started(Config)) =:= 2 end),
     tell(Config, "paths"),
     Pool = hornbeam_test_server:sup_child(default, hornbeam_pool),
     exit(Pool, kill),
-    {error, {interrupted, _} = Reason} = answer(Reload),
+    {error, {interrupted, _} = Reason} = outcome(Reload),
     ?assertEqual(<<"the server named default has ended or was started anew before that was done">>,
                  iolist_to_binary(hornbeam:format_error(Reason))),
     until(fun() -> is_back(Pool) end).
 
 %% Internal.
-
-workers() ->
-    maps:get(workers, hornbeam:info()).
 
 worker_of(WorkerId) ->
     [Info] = [Info || #{worker_id := Id, state := State} = Info <- workers(), Id =:= WorkerId,
@@ -467,15 +460,6 @@ tell(Config, Start) ->
     Path = filename:join(proplists:get_value(folder, Config), "start"),
     ok = file:write_file(Path ++ ".new", Start),
     ok = file:rename(Path ++ ".new", Path).
-
-%% Something that takes time, in a process of its own.
-call(Fun) ->
-    spawn_monitor(fun() -> exit({answer, Fun()}) end).
-
-answer({Pid, Monitor}) ->
-    receive {'DOWN', Monitor, process, Pid, {answer, Answer}} -> Answer
-    after 20000 -> error(no_answer)
-    end.
 
 message_count(Pid) ->
     {message_queue_len, Count} = process_info(Pid, message_queue_len),

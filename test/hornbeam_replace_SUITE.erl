@@ -29,8 +29,10 @@
 -export([places_of_asgi/1]).
 -export([places_as_the_option_says/1]).
 
--import(hornbeam_test_client, [connect/1, send/2, get/2, request/2, response/1]).
--import(hornbeam_test_server, [start/2, release/2, running/1, started/1, worker_info/2]).
+-import(hornbeam_test_client, [connect/1, send/2, get/2, request/2, response/1, serves/1]).
+-import(hornbeam_test_server, [
+    start/2, release/2, running/1, started/1, worker_info/2, workers/0, in_flight/0
+]).
 -import(hornbeam_test_wait, [until/1]).
 
 suite() ->
@@ -58,25 +60,19 @@ all() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(hornbeam),
     %% That a worker has drained is no more than an information.
     ok = logger:set_module_level(hornbeam_pool_workers, info),
-    [{started, Started} | Config].
+    hornbeam_test_suite:start_node(Config).
 
 end_per_suite(Config) ->
     ok = logger:unset_module_level(hornbeam_pool_workers),
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
+    hornbeam_test_suite:stop_node(Config).
 
 init_per_testcase(_, Config) ->
-    ok = hornbeam_test_log:start(),
-    [{before, hornbeam_test_server:snapshot()} | hornbeam_test_server:new_folder(Config)].
+    hornbeam_test_suite:start_case(Config).
 
-%% Whatever has happened, a stop leaves nothing.
 end_per_testcase(_, Config) ->
-    _ = hornbeam_test_client:close_all(),
-    _ = hornbeam:stop(),
-    ok = hornbeam_test_log:stop(),
-    hornbeam_test_server:check_nothing_left(Config).
+    hornbeam_test_suite:end_case(Config).
 
 %% The worker serves until its successor is ready, and then finishes what it has.
 successor_takes_over(Config) ->
@@ -319,14 +315,8 @@ second(Config) ->
     until(fun() -> length(started(Config)) =:= 2 end),
     lists:last(started(Config)).
 
-workers() ->
-    maps:get(workers, hornbeam:info()).
-
 states() ->
     lists:sort([State || #{state := State} <- workers()]).
-
-in_flight() ->
-    [maps:get(in_flight, Worker, undefined) || Worker <- workers()].
 
 reports(What) ->
     hornbeam_test_log:reports(What).
@@ -338,11 +328,4 @@ refuses(Port) ->
             false;
         {error, _} ->
             true
-    end.
-
-serves(Port) ->
-    try request(Port, "/hello") of
-        #{status := Status} -> Status =:= 200
-    catch
-        error:{badmatch, {error, _}} -> false
     end.

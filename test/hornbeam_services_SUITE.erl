@@ -17,11 +17,10 @@ all() ->
     [get_set_delete, time_to_live, counting, unknown_functions].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(hornbeam),
-    [{started, Started} | Config].
+    hornbeam_test_suite:start_node(Config).
 
 end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
+    hornbeam_test_suite:stop_node(Config).
 
 %% Values go and come encoded.
 get_set_delete(_) ->

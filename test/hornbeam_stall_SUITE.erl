@@ -19,7 +19,7 @@
 -export([report_is_logged_once/1]).
 
 -import(hornbeam_test_client, [connect/1, send/2, response/1, request/2]).
--import(hornbeam_test_server, [start/2, release/2]).
+-import(hornbeam_test_server, [start/2, release/2, workers/0]).
 -import(hornbeam_test_wait, [until/1]).
 
 all() ->
@@ -27,21 +27,16 @@ all() ->
      body_that_was_lost, nobody_else, given_back_before_it_is_killed, report_is_logged_once].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(hornbeam),
-    [{started, Started} | Config].
+    hornbeam_test_suite:start_node(Config).
 
 end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
+    hornbeam_test_suite:stop_node(Config).
 
 init_per_testcase(_, Config) ->
-    ok = hornbeam_test_log:start(),
-    [{before, hornbeam_test_server:snapshot()} | hornbeam_test_server:new_folder(Config)].
+    hornbeam_test_suite:start_case(Config).
 
 end_per_testcase(_, Config) ->
-    _ = hornbeam_test_client:close_all(),
-    _ = hornbeam:stop(),
-    ok = hornbeam_test_log:stop(),
-    hornbeam_test_server:check_nothing_left(Config).
+    hornbeam_test_suite:end_case(Config).
 
 %% It is not idempotent and has a body, and is served by the other one as it was not begun.
 post_goes_elsewhere(Config) ->
@@ -158,9 +153,6 @@ in_order_again(Config, Held) ->
     [?assertMatch(#{status := 200}, response(Socket)) || Socket <- Held],
     until(fun() -> [ready, ready] =:= [State || #{state := State} <- workers()] end),
     until(fun() -> [0, 0] =:= [N || #{in_flight := N} <- workers()] end).
-
-workers() ->
-    maps:get(workers, hornbeam:info()).
 
 is_stalled() ->
     lists:member(stalled, [State || #{state := State} <- workers()]).

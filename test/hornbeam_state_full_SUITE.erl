@@ -45,6 +45,8 @@
 -export([bad_options_of_the_node/1]).
 -export([services/1]).
 
+-import(hornbeam_test_parallel, [in_parallel/2]).
+
 all() ->
     [
         get_and_set,
@@ -581,13 +583,3 @@ services(_) ->
      || {Function, Args} <- [{state_get, {}}, {state_set, {<<"k">>, 1, undefined}},
                              {state_set, {<<"k">>, One, -1}}, {state_incr, {<<"k">>, 1.0}},
                              {state_keys, {1}}, {frobnicate, {1}}]].
-
-%%% Internal
-
-%% What each of so many processes gives for its number, all let go at once.
-in_parallel(Count, Fun) ->
-    Self = self(),
-    Pids = [spawn_link(fun() -> receive go -> Self ! {self(), Fun(N)} end end)
-            || N <- lists:seq(1, Count)],
-    [Pid ! go || Pid <- Pids],
-    [receive {Pid, Result} -> Result end || Pid <- Pids].

@@ -170,11 +170,10 @@ groups() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(hornbeam),
-    [{started, Started} | Config].
+    hornbeam_test_suite:start_node(Config).
 
 end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
+    hornbeam_test_suite:stop_node(Config).
 
 init_per_group(Group, Config0) ->
     Config = hornbeam_test_server:new_folder(Config0),

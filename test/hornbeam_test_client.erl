@@ -15,6 +15,7 @@
 -export([rest/1]).
 -export([is_closed/1]).
 -export([close/1]).
+-export([serves/1]).
 -export([close_all/0]).
 -export([reset/1]).
 -export([values/2]).
@@ -85,6 +86,14 @@ is_closed(Socket) ->
 
 close(Socket) ->
     gen_tcp:close(Socket).
+
+%% Whether there is an answer, now.
+serves(Port) ->
+    try request(Port, "/hello") of
+        #{status := Status} -> Status =:= 200
+    catch
+        error:{badmatch, {error, _}} -> false
+    end.
 
 %% All sockets of the calling process: a server that stops waits a second for each that is open.
 close_all() ->

@@ -10,6 +10,8 @@
 -export([sup_child/2]).
 -export([worker_pid/2]).
 -export([worker_info/2]).
+-export([workers/0]).
+-export([in_flight/0]).
 -export([release/2]).
 -export([seen/1]).
 -export([await_seen/2]).
@@ -71,6 +73,13 @@ worker_info(Name, WorkerId) ->
     #{workers := Workers} = hornbeam:info(Name),
     [Info] = [Info || #{worker_id := Id} = Info <- Workers, Id =:= WorkerId],
     Info.
+
+%% What `hornbeam:info/0' says of all workers, and how many requests each has.
+workers() ->
+    maps:get(workers, hornbeam:info()).
+
+in_flight() ->
+    [maps:get(in_flight, Worker, undefined) || Worker <- workers()].
 
 %% Lets go on what waits for `until=Key'.
 release(Config, Key) ->

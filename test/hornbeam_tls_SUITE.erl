@@ -46,7 +46,6 @@ all() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(hornbeam),
     #{server_config := Server, client_config := Client} = public_key:pkix_test_data(#{
         server_chain => #{root => [key()], intermediates => [], peer => [key()]},
         client_chain => #{root => [key()], intermediates => [], peer => [key()]}
@@ -61,19 +60,16 @@ init_per_suite(Config) ->
             {KeyType, KeyDer, not_encrypted}
         ])
     ),
-    [{started, Started}, {file, File}, {key, KeyDer}, {client, Client} | Config].
+    [{file, File}, {key, KeyDer}, {client, Client} | hornbeam_test_suite:start_node(Config)].
 
 end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
+    hornbeam_test_suite:stop_node(Config).
 
 init_per_testcase(_, Config) ->
-    ok = hornbeam_test_log:start(),
-    [{before, hornbeam_test_server:snapshot()} | hornbeam_test_server:new_folder(Config)].
+    hornbeam_test_suite:start_case(Config).
 
 end_per_testcase(_, Config) ->
-    _ = hornbeam:stop(),
-    ok = hornbeam_test_log:stop(),
-    hornbeam_test_server:check_nothing_left(Config).
+    hornbeam_test_suite:end_case(Config).
 
 %% Last part first, and nothing in a value can be taken for structure.
 names_are_rfc4514(_) ->

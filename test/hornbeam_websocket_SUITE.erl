@@ -168,11 +168,10 @@ times() ->
      slow_application_is_not_the_clients_fault, no_answer_in_time, open_longer_than_timeouts].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(hornbeam),
-    [{started, Started} | Config].
+    hornbeam_test_suite:start_node(Config).
 
 end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
+    hornbeam_test_suite:stop_node(Config).
 
 init_per_group(Group, Config) when Group =:= times; Group =:= slow ->
     Config;
