@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""WebSockets that echo and a hello, and where many are idle."""
+"""WebSockets that echo and a hello, and where many are idle. Tests serve it, too."""
 
 from __future__ import annotations
 

@@ -17,13 +17,14 @@ import resource
 import sys
 import time
 from collections import deque
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from websockets.asyncio.client import ClientConnection
 
 from e2e.reference import serving_any
 from e2e.sockets import connect_later
-from node import Node
+from node import ROOT, Node
 
 UNDER_WAY = 4
 """Messages of one socket that are sent and not back yet."""
@@ -151,6 +152,11 @@ class Client:
             raise Wrong(f"the socket ended with {socket.close_code}")
 
 
+def serving_echoes(node: Node, options: str) -> AbstractContextManager[str]:
+    """Serve the application with which sockets are measured, too."""
+    return serving_any(node, "echoes:app", options, app_dir=ROOT / "bench" / "apps")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sockets", type=int, default=1000)
@@ -163,7 +169,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     options = f"#{{workers => {args.workers}}}"
 
-    with Node() as node, serving_any(node, "echo_socket:app", options) as url:
+    with Node() as node, serving_echoes(node, options) as url:
         result = asyncio.run(soak(url, "/", args.sockets, args.seconds, seed=args.seed))
 
     sys.stdout.write(f"{result}\n")

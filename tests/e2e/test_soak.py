@@ -8,8 +8,7 @@ import random
 
 import pytest
 
-from e2e.reference import serving_any
-from e2e.soak import Client, Result, Wrong, soak
+from e2e.soak import Client, Result, Wrong, serving_echoes, soak
 from node import Node
 
 SOCKETS = 200
@@ -18,7 +17,7 @@ SECONDS = 4.0
 
 def test_echoes(node: Node) -> None:
     """Over two workers: no message is lost, doubled, changed or out of order."""
-    with serving_any(node, "echo_socket:app", "#{workers => 2}") as url:
+    with serving_echoes(node, "#{workers => 2}") as url:
         result = asyncio.run(soak(url, "/", SOCKETS, SECONDS, seed=1))
 
     print(result)  # noqa: T201

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Django by its ASGI handler, in one file: settings, views, URLs."""
+"""Django by its ASGI handler; see `django_site.py` for what is usual."""
 
 # Django has no type annotations of its own.
 # mypy: disable-error-code="import-untyped, misc, untyped-decorator"
@@ -10,33 +10,16 @@ import asyncio
 import hashlib
 import threading
 from collections.abc import AsyncIterator
-from pathlib import Path
 
-import django
-from django.conf import settings
-
-STATIC_DIR = Path(__file__).resolve().parent.parent / "static"
+from e2e.apps import django_site
 
 PATIENCE_SECONDS = 10.0
 
-settings.configure(
-    DEBUG=False,
-    SECRET_KEY="only for tests",
-    ALLOWED_HOSTS=["127.0.0.1"],
-    ROOT_URLCONF=__name__,
+django_site.configure(
+    __name__,
     INSTALLED_APPS=["django.contrib.staticfiles"],
-    MIDDLEWARE=[
-        "django.middleware.security.SecurityMiddleware",
-        "django.contrib.sessions.middleware.SessionMiddleware",
-        "django.middleware.common.CommonMiddleware",
-        "django.middleware.csrf.CsrfViewMiddleware",
-    ],
-    SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
-    STATIC_URL="/static/",
-    STATICFILES_DIRS=[STATIC_DIR],
-    USE_TZ=True,
+    STATICFILES_DIRS=[django_site.STATIC_DIR],
 )
-django.setup()
 
 # These want the settings above.
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler  # noqa: E402
@@ -48,7 +31,6 @@ from django.http import (  # noqa: E402
     JsonResponse,
     StreamingHttpResponse,
 )
-from django.middleware.csrf import get_token  # noqa: E402
 from django.urls import path  # noqa: E402
 from django.views.decorators.csrf import csrf_exempt  # noqa: E402
 from django.views.decorators.http import require_GET  # noqa: E402
@@ -91,32 +73,6 @@ def sync_view(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"is_main": is_main})
 
 
-def visits(request: HttpRequest) -> HttpResponse:
-    request.session["visits"] = request.session.get("visits", 0) + 1
-    return JsonResponse({"visits": request.session["visits"]})
-
-
-def token(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(get_token(request), content_type="text/plain")
-
-
-def guarded(request: HttpRequest) -> HttpResponse:
-    return JsonResponse({"posted": request.POST.dict()})
-
-
-@csrf_exempt
-def upload(request: HttpRequest) -> HttpResponse:
-    file = request.FILES["file"]
-    digest = hashlib.sha256()
-
-    for chunk in file.chunks():
-        digest.update(chunk)
-
-    return JsonResponse(
-        {"name": file.name, "size": file.size, "sha256": digest.hexdigest()}
-    )
-
-
 @csrf_exempt
 async def body(request: HttpRequest) -> HttpResponse:
     return HttpResponse(hashlib.sha256(request.body).hexdigest())
@@ -148,10 +104,7 @@ urlpatterns = [
     path("gates/<name>", gates),
     path("async/<int:number>", async_view),
     path("sync", sync_view),
-    path("visits", visits),
-    path("token", token),
-    path("guarded", guarded),
-    path("upload", upload),
+    *django_site.urlpatterns,
     path("body", body),
     path("stream/<name>", stream),
     path("broken/<mark>", broken),
