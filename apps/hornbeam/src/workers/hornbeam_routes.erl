@@ -32,6 +32,7 @@
 -export([look/2]).
 -export([accepted/2]).
 -export([expire/2]).
+-export([unstarted/1]).
 -export([orphans/1]).
 -export([tell_going_away/1]).
 -export([tell_all/2]).
@@ -195,6 +196,12 @@ expire(Routes, LimitMs) ->
         _ = is_pid(Pid) andalso (Pid ! {{Pid, StreamId}, {timeout, Id}}),
         Id
      end || {Id, Pid, StreamId, _, _} <- Late].
+
+%% @doc The connections of requests whose response has not started.
+-spec unstarted(routes()) -> [pid()].
+unstarted(Routes) ->
+    lists:usort(ets:select(Routes, [{{'_', '$1', '_', '$2', '_'},
+                                     [{is_pid, '$1'}, {is_integer, '$2'}], ['$1']}])).
 
 %% @doc Detach the requests whose connection has died without a word (it was killed, or Cowboy has
 %% crashed), and give what to tell the worker of each.

@@ -14,6 +14,8 @@
 
 %% How often a worker that leaves is looked after.
 -define(LOOK_MS, 50).
+%% Who enters requests and sends them.
+-define(SENDER, hornbeam_dispatch).
 
 %% @doc Start a process. Its end comes as `{{worker_down, WorkerId}, Monitor, process, Pid, Reason}'.
 -spec start(pid(), #{worker_id := hornbeam_slots:worker_id(), atom() => term()},
@@ -45,9 +47,20 @@ drain(#{monitor := Monitor, load := Load}) ->
 %% @doc It is told to end when whoever has a place there has sent its request.
 -spec stop_drained(hornbeam_slots:process(), TimeoutMs :: timeout()) -> ok.
 stop_drained(#{pid := Pid, load := Load, routes := Routes, monitor := Monitor}, TimeoutMs) ->
-    case hornbeam_load:in_flight(Load) =:= hornbeam_routes:count(Routes) of
+    case hornbeam_load:in_flight(Load) =:= hornbeam_routes:count(Routes)
+        andalso not lists:any(fun is_sending/1, hornbeam_routes:unstarted(Routes)) of
         true -> hornbeam_worker:stop(Pid, TimeoutMs);
         false -> look_later(Monitor)
+    end.
+
+%% A connection that has entered its request may get no time to run before it sends it. To note that
+%% it has done so would cost every request an operation on the table; instead it is looked up where
+%% the connection is just now, which is in that very function. Nothing there is deep: the frames that
+%% are left out of a stack are those of its callers.
+is_sending(Connection) ->
+    case process_info(Connection, current_stacktrace) of
+        {current_stacktrace, Stack} -> lists:keymember(?SENDER, 1, Stack);
+        undefined -> false
     end.
 
 look_later(Monitor) ->
