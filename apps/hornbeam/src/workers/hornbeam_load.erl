@@ -13,6 +13,8 @@
 -export([reserve/2]).
 -export([release/1]).
 -export([in_flight/1]).
+-export([taken/1]).
+-export([forget/2]).
 -export([rank/2]).
 -export([is_quiet/1]).
 -export([is_suspect/1]).
@@ -78,6 +80,16 @@ release(Load) ->
 -spec in_flight(load()) -> non_neg_integer().
 in_flight(Load) ->
     max(0, atomics:get(Load, ?IN_FLIGHT)).
+
+%% @doc How many places are taken, by count: less than none where too many were given back.
+-spec taken(load()) -> integer().
+taken(Load) ->
+    atomics:get(Load, ?IN_FLIGHT).
+
+%% @doc So many places belong to nobody any more; where it is a negative number, so many do.
+-spec forget(load(), integer()) -> ok.
+forget(Load, Count) ->
+    atomics:sub(Load, ?IN_FLIGHT, Count).
 
 %% @doc What to compare workers by, if each takes `Max' requests: those that have a place and answer
 %% come first, then fewest in flight, then fewest dispatched so far.

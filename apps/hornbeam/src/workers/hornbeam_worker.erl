@@ -18,9 +18,9 @@
 %%
 %% This module has the states, and what every request passes through. What else belongs to a worker
 %% has modules of its own, whose parts of the state are kept here: what is known of it
-%% ({@link hornbeam_worker_info}), whether it answers ({@link hornbeam_worker_pulse}), calls in both
-%% directions ({@link hornbeam_worker_calls}) and messages of topics
-%% ({@link hornbeam_worker_offers}). Without a state are requests that nobody waits for any more
+%% ({@link hornbeam_worker_info}), whether it answers ({@link hornbeam_worker_pulse}), places that were
+%% lost ({@link hornbeam_worker_places}), calls in both directions ({@link hornbeam_worker_calls}) and
+%% messages of topics ({@link hornbeam_worker_offers}). Without a state are requests that nobody waits for any more
 %% ({@link hornbeam_worker_sweep}) and its end ({@link hornbeam_worker_stop}).
 -module(hornbeam_worker).
 
@@ -70,6 +70,7 @@
     limits :: hornbeam_recycling:limits(),
     info :: hornbeam_worker_info:info(),
     pulse :: hornbeam_worker_pulse:pulse(),
+    places = hornbeam_worker_places:new() :: hornbeam_worker_places:places(),
     calls :: hornbeam_worker_calls:calls(),
     offers :: hornbeam_worker_offers:offers()
 }).
@@ -361,16 +362,17 @@ count_done(true, State = #state{args = Args, served = Served0, limits = Limits})
 count_done(false, State) ->
     State.
 
-heartbeat(State = #state{args = #{routes := Routes}, writer = Writer, os_pid = OsPid}) ->
+heartbeat(State = #state{args = Args = #{routes := Routes}, writer = Writer, os_pid = OsPid}) ->
     Offers = hornbeam_worker_offers:tell_dropped(State#state.offers),
     ok = hornbeam_worker_sweep:drop_orphans(Writer, Routes),
+    Places = hornbeam_worker_places:correct(Args, State#state.places),
     case hornbeam_worker_pulse:beat(State#state.pulse) of
         {kill, SilentMs} ->
             {stop, {shutdown, {stalled, SilentMs}}, State};
         {ok, Pulse} ->
             NowMs = erlang:monotonic_time(millisecond),
             Looked = hornbeam_recycling:beat(NowMs, OsPid, State#state.limits),
-            {noreply, recycle(Looked, State#state{pulse = Pulse, offers = Offers})}
+            {noreply, recycle(Looked, State#state{pulse = Pulse, offers = Offers, places = Places})}
     end.
 
 %% It serves on until its successor is ready.
