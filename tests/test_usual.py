@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from etf_support import without_deadline
 from hornbeam import _headers, _usual
 from hornbeam._headers import check_headers
+from hornbeam._protocol import ProtocolError
 from hornbeam._scope import ScopeFactory
 from hornbeam._terms import Atom
 
@@ -151,6 +152,19 @@ def test_usual_scopes(
         for name in by_c["extensions"]
     )
     assert by_c["headers"] is fields[5]
+
+
+@pytest.mark.parametrize("state", [None, {}])
+def test_hostile_scope(state: dict[str, Any] | None) -> None:
+    """What can't be decoded is said alike, by whatever makes the scope."""
+    factory = ScopeFactory("")
+    factory.state = state
+
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match="the scope of a request: .*0xff"):
+            factory.make(change(6, (b"\xff", 1)))
+
+        factory.make(USUAL)
 
 
 @needs_c

@@ -67,13 +67,13 @@ class ScopeFactory:
         Raises:
             ProtocolError: the fields are not what the protocol says.
         """
-        if not self._root_path:
-            scope = make_usual_scope(fields, self._texts, self.state)
-
-            if scope is not None:
-                return scope
-
         try:
+            if not self._root_path:
+                scope = make_usual_scope(fields, self._texts, self.state)
+
+                if scope is not None:
+                    return scope
+
             return self._make(*fields)  # type: ignore[misc]
         except (TypeError, ValueError, AttributeError, LookupError) as exc:
             raise ProtocolError(f"the scope of a request: {exc}", repr(fields)) from exc
