@@ -204,6 +204,35 @@ def test_threads_of_wsgi(tmp_path: Path) -> None:
         assert json.loads(node.get("/third").body) == ["/block", "/third"]
 
 
+def test_end_without_what_went_back_to_the_node(tmp_path: Path) -> None:
+    """A request that no thread will ever look at does not hold up the worker's end."""
+    never = str(tmp_path / "never").encode()
+
+    with FakeNode("blocker:wsgi", threads=1) as node:
+        node.wait_ready()
+        first, second = node.request("/block", query=never), node.request("/second")
+        node.send((REVOKE,))
+        node.expect("returned", second, b"")
+        node.send((Atom("cancel"), first), (Atom("shutdown"), Atom("infinity")))
+        node.expect("stopped")
+
+
+def test_request_goes_back_while_the_worker_ends(tmp_path: Path) -> None:
+    """The same where it is the last that is waited for."""
+    never = str(tmp_path / "never").encode()
+
+    with FakeNode("blocker:wsgi", threads=1) as node:
+        node.wait_ready()
+        first, second = node.request("/block", query=never), node.request("/second")
+        node.send((Atom("cancel"), first), (Atom("shutdown"), Atom("infinity")))
+        node.ping(1)
+        node.ping(2)
+        assert not node.has("stopped")
+        node.send((REVOKE,))
+        node.expect("returned", second, b"")
+        node.expect("stopped")
+
+
 @pytest.mark.parametrize("python", find_pythons(), ids=os.path.basename)
 def test_other_pythons(tmp_path: Path, python: str) -> None:
     """From 3.12 on a task's first step is made as the request is handled."""

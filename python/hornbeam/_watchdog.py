@@ -65,6 +65,9 @@ class WatchdogHost(Protocol):
     def list_begun(self) -> Iterable[tuple[int, Underway]]:
         """Return the requests whose application is running; from any thread."""
 
+    def forget_returned(self, request_ids: Iterable[int]) -> None:
+        """Take note that these were given back; from any thread."""
+
 
 class Watchdog:
     """Looks after the event loop of a channel.
@@ -145,6 +148,7 @@ class Watchdog:
 
             if returned:
                 self._pipes.send_all([protocol.returned(*one) for one in returned])
+                self._host.forget_returned([request_id for request_id, _ in returned])
 
         if self._rounds - self._inspect_round <= 1:
             self._inspect_round = NEVER

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NoReturn, cast
 
 from hornbeam import _bridge, _process
@@ -349,8 +349,20 @@ class _Worker:
         if self._idle is not None and self._is_idle():
             self._idle.set()
 
+    def forget_returned(self, request_ids: Iterable[int]) -> None:
+        """Take note that these were given back; from any thread.
+
+        Those of ASGI leave in their tasks, which begin as soon as the loop comes round;
+        those of WSGI may wait for a thread for ever.
+        """
+        if self._wsgi is not None:
+            for request_id in request_ids:
+                self._forget_from_thread(request_id)
+
     def _forget_from_thread(self, request_id: int) -> None:
-        del self._sessions[request_id]
+        # One that was given back: it is forgotten then, and once more where the loop
+        # was just about to add it, when a thread takes it.
+        self._sessions.pop(request_id, None)
         idle = self._idle
 
         if idle is not None and self._is_idle():
