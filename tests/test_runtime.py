@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -64,6 +64,37 @@ def test_cancelled_waiter_can_be_set(loop: str) -> None:
         task.cancel()
         await until(runtime, task.done)
         waiter.set()
+
+    run(test, loop)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_factory_of_tasks(loop: str) -> None:
+    """An application's own makes the tasks of requests too, as long as it is set."""
+    made: list[str] = []
+
+    async def test(runtime: Runtime) -> None:
+        waiter = runtime.create_waiter()
+
+        async def main() -> None:
+            await waiter.wait()
+
+        def make(its_loop: Any, coroutine: Any, **options: Any) -> Any:
+            made.append(coroutine.__name__)
+            return asyncio.Task(coroutine, loop=its_loop, **options)
+
+        running = asyncio.get_running_loop()
+        tasks = [runtime.spawn(main)]
+        running.set_task_factory(make)
+        tasks.append(runtime.spawn(main))
+        assert made == ["main"]
+        # Whether such tasks begin at once is the factory's affair.
+        assert not runtime.is_eager
+        running.set_task_factory(None)
+        tasks.append(runtime.spawn(main))
+        waiter.set()
+        await asyncio.gather(*cast("list[asyncio.Task[None]]", tasks))
+        assert made == ["main"]
 
     run(test, loop)
 

@@ -915,3 +915,34 @@ def test_application_that_makes_tasks_when_imported(
     node = start("app:app", cwd=tmp_path)
     node.wait_ready()
     assert node.get("/").body == b"1"
+
+
+@pytest.mark.parametrize(
+    "python", [sys.executable, *find_pythons()], ids=os.path.basename
+)
+def test_factory_of_tasks(start: Start, tmp_path: Path, python: str) -> None:
+    """An eager one too, where there is one."""
+    (tmp_path / "app.py").write_text(
+        "import asyncio\n"
+        "usual = getattr(asyncio, 'eager_task_factory', None) or (\n"
+        "    lambda loop, main, **options: asyncio.Task(main, loop=loop, **options))\n"
+        "made = []\n"
+        "def make(loop, main, **options):\n"
+        "    made.append(main)\n"
+        "    return usual(loop, main, **options)\n"
+        "asyncio.get_running_loop().set_task_factory(make)\n"
+        "async def app(scope, receive, send):\n"
+        "    assert scope['type'] == 'http'\n"
+        "    begun = len(made)\n"
+        "    body = (await receive())['body']\n"
+        "    text = b'%d %s' % (begun, body)\n"
+        "    await send({'type': 'http.response.start', 'status': 200})\n"
+        "    await send({'type': 'http.response.body', 'body': text})\n"
+    )
+    env = {"HORNBEAM_CODEC": "python"}
+    node = start("app:app", cwd=tmp_path, python=python, env=env, lifespan=Atom("off"))
+    node.wait_ready()
+    bodies = [node.get("/", body=b"x").body for _ in range(3)]
+    assert bodies == [b"1 x", b"2 x", b"3 x"]
+    upload = node.request("/", method="POST", body=b"y", more=True)
+    assert node.respond(upload).body == b"4 y"

@@ -90,13 +90,26 @@ class AsyncioRuntime:
     if sys.version_info >= (3, 12):
 
         def spawn(self, main: Main) -> Task:
+            if self._loop.get_task_factory() is not None:
+                return self._spawn_by_factory(main)
+
             # Callbacks run in our context, which the task copies.
             return asyncio.Task(main(), loop=self._loop, eager_start=True)
     else:
 
         def spawn(self, main: Main) -> Task:
+            if self._loop.get_task_factory() is not None:
+                return self._spawn_by_factory(main)
+
             # A task without a name formats one, which takes a quarter of its creation.
             return asyncio.Task(main(), loop=self._loop, name="hornbeam request")
+
+    def _spawn_by_factory(self, main: Main) -> Task:
+        """As the application wants its tasks made."""
+        # Nobody knows whether they begin at once; if that is not counted on, what they
+        # say leaves a turn later at worst.
+        self.is_eager = False
+        return self._loop.create_task(main())
 
     def create_waiter(self) -> Waiter:
         return AsyncioWaiter(self._loop)
