@@ -14,6 +14,7 @@
 -export([each_in_turn/1]).
 -export([at_random/1]).
 -export([root_killed/1]).
+-export([ranch_killed/1]).
 -export([workers_that_crash_a_thousand_times/1]).
 -export([connections_that_crash_a_thousand_times/1]).
 -export([requests_without_their_pool/1]).
@@ -43,6 +44,7 @@ all() ->
         each_in_turn,
         at_random,
         root_killed,
+        ranch_killed,
         workers_that_crash_a_thousand_times,
         connections_that_crash_a_thousand_times,
         requests_without_their_pool,
@@ -104,6 +106,20 @@ root_killed(Config) ->
     ?assertEqual([], hornbeam_servers_sup:names()),
     Again = start(Config, #{}),
     ?assert(serves(Again)).
+
+%% Nobody restarts Ranch's application either, but servers need it.
+ranch_killed(Config) ->
+    Fixture = start_all(Config),
+    Supervisors = [whereis(hornbeam_sup), whereis(hornbeam_servers_sup)],
+    [begin
+        Former = whereis(ranch_sup),
+        End(Former),
+        until(fun() -> not lists:member(whereis(ranch_sup), [Former, undefined]) end),
+        until(fun() -> is_whole(Fixture) end),
+        ?assertMatch(#{port := Port} when Port =:= map_get(port, Fixture), info())
+     end || End <- [fun(Pid) -> exit(Pid, kill) end, fun(_) -> application:stop(ranch) end]],
+    ?assertEqual(Supervisors, [whereis(hornbeam_sup), whereis(hornbeam_servers_sup)]),
+    check_all_is_as_before(Fixture, Config).
 
 %% Faults of applications count for no supervisor.
 workers_that_crash_a_thousand_times(Config) ->
@@ -350,6 +366,10 @@ ask_for_ever(Port, Answers) ->
 stop_client(Client) ->
     Client ! {stop, self()},
     receive {answers, Client, Answers} -> Answers end.
+
+%% Its process may be missing at this moment.
+info() ->
+    until(fun() -> try hornbeam:info() catch exit:_ -> undefined end end).
 
 serves(Port) ->
     answer(Port) =:= hello.

@@ -105,6 +105,7 @@ init({Name, Config, Opened}) ->
                    pool = hornbeam_selection:pool_pid(Name),
                    connections = Connections, tls = new_tls(Config)},
     ok = hornbeam_sockets:take_over(Name),
+    ok = hornbeam_sockets:watch_ranch(),
     case has_been_open(Opened) of
         false -> {ok, State};
         true -> {ok, State, {continue, reopen}}
@@ -157,6 +158,10 @@ handle_info({'EXIT', Store, Reason}, State = #state{tls = {Table, Store}}) ->
     ?LOG_ERROR(#{what => tls_store_down, reason => Reason}),
     {ok, Successor} = start_store(State#state{tls = {Table, undefined}}),
     {noreply, Successor};
+%% Connections are served, but nobody knows the sockets any more: they are opened anew.
+handle_info({ranch_down, _, process, _, Reason}, State) ->
+    ?LOG_ERROR(#{what => ranch_down, reason => Reason}),
+    {stop, {shutdown, {sockets_down, Reason}}, State};
 handle_info({'EXIT', Pid, Reason}, State = #state{listeners = Listeners}) ->
     case lists:keymember(Pid, 3, Listeners) of
         %% What made it die may be anywhere: all of it starts anew.

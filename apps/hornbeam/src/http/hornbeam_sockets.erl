@@ -8,6 +8,7 @@
 -module(hornbeam_sockets).
 
 %% API
+-export([watch_ranch/0]).
 -export([open/2]).
 -export([suspend/1]).
 -export([stop/2]).
@@ -18,6 +19,18 @@
 %% Poll for Ranch to have noticed that a listener is gone, and how often at most.
 -define(POLL_MS, 5).
 -define(MAX_POLLS, 1000).
+
+%% @doc Have `{ranch_down, _, process, _, Reason}' sent to the caller when Ranch ends. Where it has
+%% ended it is started: without its table no socket can be opened, and nobody else would do that.
+%%
+%% Not by the caller, who may have to wait for ever: if our own application is just being stopped,
+%% that waits for the caller, and applications start one after the other.
+-spec watch_ranch() -> ok.
+watch_ranch() ->
+    _ = is_ranch_there() orelse spawn(fun() -> application:ensure_all_started(ranch) end),
+    await_ranch(?MAX_POLLS),
+    _ = monitor(process, ranch_sup, [{tag, ranch_down}]),
+    ok.
 
 %% @doc Listen. The port stays the same whatever crashes below the supervisor that is returned.
 -spec open(ranch:ref(), ranch:transport_opts(any())) -> {ok, pid()} | {error, term()}.
@@ -64,11 +77,33 @@ stop(Ref, Sup) ->
 %% close what carries the same name, which is ours by then.
 -spec take_over(hornbeam:name()) -> ok.
 take_over(Name) ->
-    Refs = [Ref || {{hornbeam, Owner, _} = Ref, _} <- ranch_server:get_listener_sups(),
+    Refs = [Ref || {{hornbeam, Owner, _} = Ref, _} <- listener_sups(),
                    Owner =:= Name],
     lists:foreach(fun end_predecessor/1, Refs).
 
 %%% Internal
+
+%% Its end takes long enough for its name to be there while its table is not.
+is_ranch_there() ->
+    is_pid(whereis(ranch_server)) andalso ets:info(ranch_server, size) =/= undefined.
+
+%% If it does not come, whoever opens a socket fails, and its supervisor tries again.
+await_ranch(0) ->
+    ok;
+await_ranch(Polls) ->
+    case is_ranch_there() of
+        true ->
+            ok;
+        false ->
+            receive after ?POLL_MS -> ok end,
+            await_ranch(Polls - 1)
+    end.
+
+listener_sups() ->
+    try ranch_server:get_listener_sups()
+    %% Ranch has ended, and knows of none.
+    catch error:badarg -> []
+    end.
 
 end_predecessor(Ref) ->
     try ranch:get_protocol_options(Ref) of
@@ -85,7 +120,7 @@ end_predecessor(Ref) ->
 await_forgotten(Ref, 0) ->
     ?LOG_WARNING(#{what => predecessor_listens, ref => Ref});
 await_forgotten(Ref, Polls) ->
-    case lists:keymember(Ref, 1, ranch_server:get_listener_sups()) of
+    case lists:keymember(Ref, 1, listener_sups()) of
         true ->
             receive after ?POLL_MS -> ok end,
             await_forgotten(Ref, Polls - 1);
