@@ -17,7 +17,13 @@ import pytest
 from e2e.raw import wait_until
 from e2e.support import env_option, make_client
 from e2e.talk import closing, connect, take
-from e2e.test_reload import SOURCE, STARTUP, VERSION_ONE, Deployment
+from e2e.test_reload import (
+    SOURCE,
+    STARTUP,
+    VERSION_ONE,
+    WSGI_SOURCE,
+    Deployment,
+)
 from node import Node, literal
 from processes import children, wait_until_gone
 
@@ -25,10 +31,12 @@ from processes import children, wait_until_gone
 class Development(Deployment):
     """An application that is served while somebody works on it."""
 
-    def __init__(self, node: Node, folder: Path, options: str) -> None:
+    def __init__(
+        self, node: Node, folder: Path, options: str, source: str = SOURCE
+    ) -> None:
         self.folder = folder
         self._output_start = len(node.output)
-        super().__init__(node, folder, options)
+        super().__init__(node, folder, options, source)
         self.await_watching(1)
 
     @property
@@ -60,12 +68,17 @@ class Development(Deployment):
 
 @contextmanager
 def developing(
-    node: Node, folder: Path, options: str = "#{}", *, reload: str = "true"
+    node: Node,
+    folder: Path,
+    options: str = "#{}",
+    *,
+    reload: str = "true",
+    source: str = SOURCE,
 ) -> Iterator[Development]:
     options = (
         f"maps:merge(#{{reload => {reload}, shutdown_timeout => 60000}}, {options})"
     )
-    development = Development(node, folder, options)
+    development = Development(node, folder, options, source)
 
     try:
         yield development
@@ -108,6 +121,20 @@ def test_change_is_served(node: Node, folder: Path, library: tuple[str, str]) ->
             live.await_answer(f"{version} ?")
 
         assert "files: [<<" in live.output
+
+
+def test_change_of_wsgi(node: Node, folder: Path) -> None:
+    """What watches stands beside its workers, whatever their interface is."""
+    with developing(node, folder, source=WSGI_SOURCE) as live:
+        assert live.ask() == "one ?"
+        watcher = live.watcher()
+
+        for version in ("second", "the third"):
+            live.deploy(version)
+            live.await_answer(f"{version} ?")
+
+        assert live.watcher() == watcher
+        assert live.events("watching_files") == 1
 
 
 FAILING_LIBRARY = """
