@@ -261,10 +261,10 @@ too_many_of_a_worker(Config) ->
     Worker = hornbeam_test_server:worker_pid(default, 1),
     Args = hornbeam_blob:encode([]),
     Before = erlang:system_info(process_count),
-    said(Worker, [{cast, cast, {<<"waits">>, Args}}]),
-    said(Worker, [{call, 1000000 + N, call, {<<"waits">>, Args, infinity}}
+    hornbeam_test_services:said(Worker, [{cast, cast, {<<"waits">>, Args}}]),
+    hornbeam_test_services:said(Worker, [{call, 1000000 + N, call, {<<"waits">>, Args, infinity}}
                   || N <- lists:seq(2, ?MAX_TASKS)]),
-    said(Worker, [{call, 2000000 + N, call, {<<"waits">>, Args, infinity}} || N <- lists:seq(1, 100)]
+    hornbeam_test_services:said(Worker, [{call, 2000000 + N, call, {<<"waits">>, Args, infinity}} || N <- lists:seq(1, 100)]
                  ++ [{cast, cast, {<<"waits">>, Args}}]),
     Call = fun(Name, Given) -> hornbeam_test_services:call(Port, Name, Given) end,
     ?assertEqual(<<"error too_many_calls">>, Call("call", "(b'waits', blob([]), 20)")),
@@ -284,13 +284,6 @@ too_many_of_a_worker(Config) ->
     hornbeam_test_log:stop().
 
 %%% Internal
-
-%% As if its port had read it.
-said(Worker, Messages) ->
-    {links, Links} = process_info(Worker, links),
-    [Port] = [Port || Port <- Links, is_port(Port)],
-    Worker ! {Port, {data, term_to_binary(Messages)}},
-    ok.
 
 %% Of hornbeam_task:cast/2: it runs in the process itself, without a guard that monitors it.
 is_waiting_cast(Pid) ->

@@ -27,6 +27,7 @@
 -export([worker_stream_cancelled/1]).
 -export([worker_stream_dies/1]).
 -export([worker_ignores_credit/1]).
+-export([too_many_streams_of_a_worker/1]).
 -export([fewest_in_flight/1]).
 -export([dead_members_are_passed_over/1]).
 -export([gone_after_stop/1]).
@@ -65,6 +66,7 @@ all() ->
         worker_stream_cancelled,
         worker_stream_dies,
         worker_ignores_credit,
+        too_many_streams_of_a_worker,
         fewest_in_flight,
         dead_members_are_passed_over,
         gone_after_stop,
@@ -75,6 +77,9 @@ all() ->
         scope_crashes,
         across_nodes
     ].
+
+%% How many a worker may take.
+-define(MAX_STREAMS, 10000).
 
 init_per_testcase(_, Config) ->
     _ = application:stop(hornbeam),
@@ -275,6 +280,35 @@ worker_ignores_credit(Config) ->
     ?assertMatch({_, _}, binary:match(Reason, <<"more items">>)),
     hornbeam_test_server:await_seen(Config, <<"1 invoke_cancel">>),
     ?assertMatch(#{status := 200}, hornbeam_test_client:request(Port, "/hello")),
+    ok = hornbeam:stop().
+
+%% Streams have a bound of their own; one that is cancelled makes room.
+too_many_streams_of_a_worker(Config) ->
+    ok = hornbeam_hooks:register("waits", fun(_) -> receive never -> ok end end),
+    Port = hornbeam_test_services:start(Config),
+    Worker = hornbeam_test_server:worker_pid(default, 1),
+    Before = erlang:system_info(process_count),
+    [Args, Kwargs] = [hornbeam_blob:encode(Term) || Term <- [[], #{}]],
+    Stream = {<<"waits">>, undefined, Args, Kwargs, infinity},
+    Open = fun(Ids) ->
+        hornbeam_test_services:said(Worker, [{call, Id, stream, Stream} || Id <- Ids])
+    end,
+    Call = fun(Name, Given) -> hornbeam_test_services:call(Port, Name, Given) end,
+    More = fun() -> Call("stream", "(b'waits', None, blob([]), blob({}), 60000)") end,
+    Open(lists:seq(1000001, 1000000 + ?MAX_STREAMS - 1)),
+    ?assertEqual(<<"ok ", (integer_to_binary(?MAX_STREAMS))/binary>>, More()),
+    Open(lists:seq(2000001, 2000100)),
+    ?assertEqual(<<"error too_many_calls">>, More()),
+    %% A stream's relay, what runs the handler, and its guard.
+    ?assert(erlang:system_info(process_count) - Before < 3 * ?MAX_STREAMS + 100),
+    %% Calls are counted apart.
+    ?assertMatch(<<"error function_not_found">>, Call("call", "(b'none', blob([]), 1000)")),
+    hornbeam_test_services:said(Worker, [{cast, stream_cancel, {1}}]),
+    hornbeam_test_wait:until(fun() -> binary:match(More(), <<"ok ">>) =:= {0, 3} end),
+    ?assertEqual(<<"error too_many_calls">>, More()),
+    exit(Worker, kill),
+    hornbeam_test_wait:until(fun() -> erlang:system_info(process_count) - Before < 100 end),
+    true = hornbeam_hooks:unregister("waits"),
     ok = hornbeam:stop().
 
 %% Of two workers that hold on to what they get, each gets half.

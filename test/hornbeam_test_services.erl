@@ -6,6 +6,7 @@
 -export([start/2]).
 -export([call/3]).
 -export([cast/3]).
+-export([said/2]).
 -export([for_message/1]).
 
 %% A server of such workers; its port.
@@ -29,6 +30,13 @@ ask(Port, Path, Function, Args) ->
     Query = uri_string:compose_query([{"f", Function}, {"args", Args}]),
     #{status := 200, body := Body} = hornbeam_test_client:request(Port, [Path, "?", Query]),
     iolist_to_binary(Body).
+
+%% A worker gets messages as if its port had read them.
+said(Worker, Messages) ->
+    {links, Links} = process_info(Worker, links),
+    [Port] = [Port || Port <- Links, is_port(Port)],
+    Worker ! {Port, {data, term_to_binary(Messages)}},
+    ok.
 
 %% The first message for which Match has a clause; others stay.
 for_message(Match) ->
