@@ -18,6 +18,10 @@
 -export([rest_is_skipped/1]).
 -export([rest_is_too_long_to_skip/1]).
 -export([gathered/1]).
+-export([reads_of_large_bodies/1]).
+
+%% The transport of a connection.
+-export([setopts/2]).
 
 -define(WINDOW, 1000).
 -define(MAX_BODY, 100).
@@ -28,7 +32,8 @@
 all() ->
     [no_body, parts_are_held, at_the_limit, end_of_the_stream_behind_the_body, continue_once,
      continue_too_late, waiting_for_what_is_on_its_way, timer_looks_again,
-     clock_stops, earlier_deadline, rest_is_skipped, rest_is_too_long_to_skip, gathered].
+     clock_stops, earlier_deadline, rest_is_skipped, rest_is_too_long_to_skip, gathered,
+     reads_of_large_bodies].
 
 %% All is there, nothing is asked for.
 no_body(_) ->
@@ -142,6 +147,33 @@ gathered(_) ->
     ?assertNot(hornbeam_request_body:is_gathered(Request, Body)),
     {part, Full} = receive_part(nofin, 1, Request, Body),
     ?assert(hornbeam_request_body:is_gathered(Request, Full)).
+
+%% Many reads would follow of one that says how long it is, and the socket is told so once. Of a chunked
+%% one nobody knows: it is read in parts of the listener's size.
+reads_of_large_bodies(_) ->
+    Request = (request(#{max_body => infinity}))#{connection := #{socket => self(),
+                                                                  transport => ?MODULE}},
+    Told = fun(Length, Parts) ->
+        _ = lists:foldl(fun(Bytes, Body0) ->
+            {part, Body} = receive_part(nofin, Bytes, Request, Body0),
+            Body
+        end, body(#{body_length => Length}, Request), Parts),
+        setopts_said()
+    end,
+    ?assertEqual([], Told(undefined, [16384, 16384, 16384, 16384])),
+    ?assertEqual([], Told(16384 + 32767, [16384, 16384])),
+    ?assertEqual([[{buffer, 65536}]], Told(16384 + 32768, [16384, 16384])),
+    %% For the connection's life.
+    ?assertEqual([], Told(1000000, [16384])).
+
+setopts(Socket, Options) ->
+    Socket ! {setopts, Options},
+    ok.
+
+setopts_said() ->
+    receive {setopts, Options} -> [Options | setopts_said()]
+    after 0 -> []
+    end.
 
 %%% Helpers
 
