@@ -143,6 +143,13 @@ class Result:
     def served_per_second(self) -> float:
         return self.served_in_time / self.seconds
 
+    def add(self, later: Result) -> None:
+        """Count what came after it as well."""
+        self.seconds += later.seconds
+        self.served_in_time += later.served_in_time
+        self.served_ms += later.served_ms
+        self.refused_ms += later.refused_ms
+
     def __str__(self) -> str:
         served, refused = (
             f"(p50 {percentile(times, 50):.1f} ms, p99 {percentile(times, 99):.1f} ms)"

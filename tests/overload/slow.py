@@ -3,9 +3,11 @@
 
     PYTHONPATH=tests python -m overload.slow URL --heads 100 --bodies 100 --readers 100
 
-Prints `ready` when all are connected, goes on until its input ends, and then prints
-how many of each kind have been cut off, by the status that they got, as JSON. Readers
-do not count: the end waits behind what they have not taken.
+Prints `ready` when all are connected and the readers have an answer to take: a client
+is connected for its own system while the server has yet to hear of it. Goes on until
+its input ends, and then prints how many of each kind have been cut off, by the status
+that they got, as JSON. Readers do not count: the end waits behind what they have not
+taken.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ RECEIVE_BUFFER_BYTES = 4096
 HEAD = b"GET /work/1 HTTP/1.1\r\nHost: x\r\nX: "
 BODY = b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
 DOWNLOAD = b"GET /trickle HTTP/1.1\r\nHost: x\r\n\r\n"
+
+ANSWER_SECONDS = 30.0
+"""What the server may need to begin all answers."""
 
 BEGINNINGS = {"heads": HEAD, "bodies": BODY, "readers": DOWNLOAD}
 
@@ -57,6 +62,9 @@ class Slow:
         self._socket.sendall(BEGINNINGS[kind])
         self._socket.setblocking(False)
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
     def tick(self) -> None:
         """Take a byte, or see whether there is an answer and send one."""
         try:
@@ -76,6 +84,30 @@ class Slow:
             answer = self._socket.recv(RECEIVE_BUFFER_BYTES)
             self.status = self.status or answer[9:12].decode()
             self.is_cut = True
+
+
+def wait_for_answers(readers: list[Slow]) -> None:
+    """Wait until each has something to take.
+
+    Raises:
+        TimeoutError: some have nothing.
+    """
+    deadline = time.monotonic() + ANSWER_SECONDS
+    waiting = {reader.fileno() for reader in readers}
+    poll = select.poll()
+
+    for descriptor in waiting:
+        poll.register(descriptor, select.POLLIN)
+
+    while waiting:
+        left_ms = (deadline - time.monotonic()) * 1000
+
+        if left_ms <= 0:
+            raise TimeoutError(f"{len(waiting)} of {len(readers)} have no answer")
+
+        for descriptor, _ in poll.poll(left_ms):
+            poll.unregister(descriptor)
+            waiting.discard(descriptor)
 
 
 def tick_all(clients: list[Slow]) -> None:
@@ -115,6 +147,7 @@ def main() -> None:
     clients = [
         Slow(args.url, kind) for kind in BEGINNINGS for _ in range(getattr(args, kind))
     ]
+    wait_for_answers([client for client in clients if client.kind == "readers"])
     sys.stdout.write("ready\n")
     sys.stdout.flush()
 
