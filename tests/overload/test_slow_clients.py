@@ -3,14 +3,22 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from e2e.http2 import INITIAL_WINDOW, Client
 from e2e.observe import Server
 from e2e.raw import Connection, wait_until
-from e2e.support import serving
+from e2e.support import make_client, serving
 from node import Node
 from overload.soak_overload import TESTS_DIR
 from overload.soak_slow import run, slow_clients
@@ -19,10 +27,50 @@ EACH = 200
 SECONDS = 2.0
 SLACK_MS = 500.0
 
+AT_ONCE = 2000
+CONNECT_SECONDS = 10.0
+SYSTEM_LIMIT = Path("/proc/sys/net/core/somaxconn")
+
 CUTTING = (
     "#{workers => 2, header_timeout => 700, timeout => 1000, send_timeout => 1000,"
     " shutdown_timeout => 1000, keepalive => 500}"
 )
+
+
+@pytest.fixture
+def descriptors() -> Iterator[None]:
+    """Enough of them for this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.skipif(not SYSTEM_LIMIT.exists(), reason="needs Linux")
+@pytest.mark.usefixtures("descriptors")
+def test_thousands_connect_at_once(node: Node) -> None:
+    """No connection has to be tried again because the node is not as fast."""
+    count = min(AT_ONCE, int(SYSTEM_LIMIT.read_text()))
+
+    with serving(
+        node, "overload.apps.busy:app", name="burst", app_dir=TESTS_DIR
+    ) as url:
+        parts = urlsplit(url)
+        assert parts.port is not None
+        address = (parts.hostname, parts.port)
+
+        with ExitStack() as sockets:
+            os.kill(node.os_pid, signal.SIGSTOP)
+
+            try:
+                for _ in range(count):
+                    connected = socket.create_connection(address, CONNECT_SECONDS)
+                    sockets.enter_context(connected)
+            finally:
+                os.kill(node.os_pid, signal.SIGCONT)
+
+        with make_client(url) as client:
+            assert client.get("/work/1").text == "1"
 
 
 def test_ordinary_traffic_beside_them(node: Node) -> None:

@@ -53,6 +53,10 @@
 
 %% Between attempts to open again after a restart, when the address is still taken.
 -define(REOPEN_MS, 200).
+%% How many new connections the system keeps until they are accepted; at most as many as it allows
+%% (on Linux net.core.somaxconn, 4096 by default). One too many is not refused but left without an
+%% answer, and its client tries again a second later.
+-define(BACKLOG, 4096).
 %% A read of the socket takes up to this much; with the number of reads that Cowboy asks for at
 %% once it bounds what an upload can pile up beyond its window.
 -define(READ_BYTES, 16384).
@@ -289,7 +293,7 @@ transport_opts(Address, Config) ->
 
 socket_opts(Address, #{send_timeout := SendTimeoutMs}) ->
     address_opts(Address) ++
-        [{backlog, 1024}, {send_timeout, SendTimeoutMs}, {send_timeout_close, true},
+        [{backlog, ?BACKLOG}, {send_timeout, SendTimeoutMs}, {send_timeout_close, true},
          {buffer, ?READ_BYTES}].
 
 address_opts(#{type := unix, path := Path}) ->
