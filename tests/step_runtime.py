@@ -214,6 +214,9 @@ class Puppet:
         self.sent.append(sent)
         self.on_sent(sent)
 
+    def post_part(self, encoded: bytes) -> None:
+        self.post(encoded)
+
     def claim(self, request_id: int, default: None, /) -> object:
         return True
 

@@ -18,6 +18,7 @@ from hornbeam._bridge import CallFailed
 from hornbeam._channel import Channel
 from hornbeam._errors import BridgeClosed, ReentrantCall
 from hornbeam._etf import encode_message, pack_batch
+from hornbeam._pipes import LARGE_PART_BYTES
 from hornbeam._protocol import IncomingMessage
 from hornbeam._reader_role import ReaderRole
 from hornbeam._runtime import Runtime
@@ -128,6 +129,34 @@ def test_one_packet_a_turn(peers: Callable[..., Peer], loop_name: str) -> None:
     run(test, loop_name)
     peer.channel.call(ECHO, ())
     assert [len(packet) for packet in peer.packets if packet] == [3, 1]
+
+
+@pytest.mark.parametrize("loop_name", LOOPS)
+def test_large_part_leaves_at_once(peers: Callable[..., Peer], loop_name: str) -> None:
+    """Parts of a thousand tasks do not pile up until the turn is over."""
+    peer, loop = peers(), Loop()
+    small, large = b"s" * (LARGE_PART_BYTES // 2), b"l" * LARGE_PART_BYTES
+
+    async def test(runtime: Runtime) -> None:
+        channel = peer.channel
+        channel.attach(runtime, loop)
+        await pass_turns(runtime)
+        channel.post(protocol.pong(0))
+        channel.post_part(protocol.data(1, small))
+        assert len(channel._writer.outbox) == 2
+        channel.post_part(protocol.data(2, large))
+        assert channel._writer.outbox == []
+        channel.post_part(protocol.data(1, b"rest"))
+        assert len(channel._writer.outbox) == 1
+        await pass_turns(runtime)
+        assert channel._writer.outbox == []
+        channel.detach()
+
+    run(test, loop_name)
+    peer.channel.call(ECHO, ())
+    data = Atom("data")
+    parts = [(data, 1, small), (data, 2, large), (data, 1, b"rest")]
+    assert peer.messages == [(Atom("pong"), 0), *parts]
 
 
 @pytest.mark.parametrize("expects_output", [False, True])
@@ -637,6 +666,26 @@ def test_call_inside_of_a_write(peers: Callable[..., Peer]) -> None:
     assert channel._slots == {}
     assert channel.call(ECHO, (1,)) == [1]
     assert peer.messages == [(Atom("data"), 1, data)]
+
+
+def test_part_inside_of_a_write(peers: Callable[..., Peer]) -> None:
+    """It leaves behind that packet."""
+    peer = peers()
+    channel, writer = peer.channel, peer.channel._writer
+    poll_object = writer._poll
+    large, within = bytes(3_000_000), b"w" * LARGE_PART_BYTES
+
+    class PostingPoll:
+        def poll(self) -> None:
+            writer._poll = poll_object
+            channel.post_part(protocol.data(2, within))
+            assert len(writer.outbox) == 1
+
+    writer._poll = PostingPoll()  # type: ignore[assignment]  # it has what is used
+    channel.post_part(protocol.data(1, large))
+    channel.flush()
+    assert channel.call(ECHO, (1,)) == [1]
+    assert peer.messages == [(Atom("data"), 1, large), (Atom("data"), 2, within)]
 
 
 def test_call_from_a_coroutine_of_another_loop(peers: Callable[..., Peer]) -> None:

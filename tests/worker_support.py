@@ -108,6 +108,9 @@ class Conversation:
         assert not self.is_over
         self.sent.append((head.name, *fields))
 
+    def post_part(self, encoded: bytes) -> None:
+        self.post(encoded)
+
     def claim(self, request_id: int, default: None, /) -> object:
         assert request_id == 1
         return True

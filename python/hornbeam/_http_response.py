@@ -65,6 +65,9 @@ class ResponseHost(Protocol):
     def post(self, encoded: bytes) -> None:
         """Send a message to the node."""
 
+    def post_part(self, encoded: bytes) -> None:
+        """Send a part of the body; like `post`, but a large one need not wait."""
+
     def note_held_start(self) -> None:
         """Call `send_held_start` of the response soon."""
 
@@ -422,13 +425,13 @@ class ResponseSide(RequestState):
 
         if not self._is_head_sent:
             self._is_head_sent = True
-            host.post(
+            host.post_part(
                 protocol.start(request_id, self._status, self._response_headers, body)
             )
         elif ends:
-            host.post(protocol.last(request_id, body))
+            host.post_part(protocol.last(request_id, body))
         elif body:
-            host.post(protocol.data(request_id, body))
+            host.post_part(protocol.data(request_id, body))
 
         if ends:
             self._phase = COMPLETE

@@ -2,8 +2,8 @@
 """The worker's end of the two pipes: batches out, batches in.
 
 Who writes. The event loop's thread puts messages into the outbox, which leaves as one
-packet at the end of the turn. A call is written at once by its thread, behind what is
-in the outbox.
+packet at the end of the turn, or at once behind a large part of a body. A call is
+written at once by its thread, behind what is in the outbox.
 
 Who reads. The event loop, or a thread that waits for the reply to its call: whoever has
 the reader's role, see `_reader_role`. What was read is sorted by `_sorter`. A task that
@@ -16,9 +16,10 @@ import os
 import select
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from threading import get_ident
-from typing import Protocol
+from typing import Final, Protocol
 
 from hornbeam._arrivals import Arrivals
 from hornbeam._errors import ReentrantCall
@@ -34,9 +35,12 @@ from hornbeam._reader_role import ReaderRole, Scheduler, milliseconds_until
 from hornbeam._slots import Slot
 from hornbeam._sorter import Sorter
 from hornbeam._terms import Atom
-from hornbeam._writer import PacketWriter
+from hornbeam._writer import MAX_BATCH_BYTES, PacketWriter
 
 __all__ = ("Pipes", "Receiver")
+
+LARGE_PART_BYTES: Final = MAX_BATCH_BYTES // 2
+"""Of a message that hardly shares its packet with others."""
 
 
 class Receiver(Protocol):
@@ -170,6 +174,19 @@ class Pipes:
         if not self._flush_scheduled and self._scheduler is not None:
             self._flush_scheduled = True
             self._scheduler.call_soon(self.flush)
+
+    def post_part(self, encoded: bytes) -> None:
+        """Send a part of a body as `post` does, or at once where it is large.
+
+        A thousand tasks that send in the same turn do not fill the memory with what is
+        then all written in one go, and the node begins with the first ones meanwhile.
+        """
+        self.post(encoded)
+
+        if len(encoded) >= LARGE_PART_BYTES:
+            # In the midst of a packet it leaves at the end of the turn.
+            with suppress(ReentrantCall):
+                self.flush()
 
     def flush(self) -> None:
         """Send what is in the outbox now."""

@@ -110,6 +110,7 @@ class _Worker:
         self.runtime = runtime
         self.window_bytes = settings.window_bytes
         self.post = channel.post
+        self.post_part = channel.post_part
         self.call_service = channel.call_async
         self.claim = channel.arrivals.claim
         self._has_arrived = channel.arrivals.has
@@ -185,7 +186,7 @@ class _Worker:
         self._bridge.hooks.clear()
         self.post(protocol.stopped(facts))
         # That was the last message: what tasks still say that are left comes too late.
-        self.post = _drop
+        self.post = self.post_part = _drop
         self._bridge.hooks.attach(_drop)
         self._channel.detach()
 
