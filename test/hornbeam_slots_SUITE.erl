@@ -242,8 +242,8 @@ what_a_failure_concerns(_) ->
 
 %% A process as the slots see it: nothing of it is used.
 process(Generation) ->
-    #{pid => c:pid(0, erlang:unique_integer([positive]) rem 100000, 77), monitor => make_ref(),
-      routes => make_ref(), load => make_ref(), generation => Generation}.
+    #{pid => spawn(fun() -> ok end), monitor => make_ref(), routes => make_ref(),
+      load => make_ref(), generation => Generation}.
 
 pid(#{pid := Pid}) -> Pid.
 
