@@ -72,6 +72,10 @@ def test_wrk_is_read_with_all_its_units() -> None:
     )
 
 
+def test_wrk_pads_units_of_one_letter() -> None:
+    assert parse_wrk(WRK.replace("1.02s\n", "1.02s \n")) == parse_wrk(WRK)
+
+
 def test_wrk_errors_of_all_kinds_are_wrong_answers() -> None:
     assert parse_wrk(WRK + WRK_ERRORS).wrong == 1 + 20 + 3 + 4 + 500
 
