@@ -203,7 +203,7 @@ def test_packets_come_whole_however_they_are_cut(
 ) -> None:
     stream = b"".join(struct.pack(">I", len(packet)) + packet for packet in packets)
     splitter = PacketSplitter()
-    got: list[bytes] = []
+    got: list[bytes | memoryview] = []
     edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
 
     for begin, end in zip(edges, edges[1:], strict=False):
@@ -234,24 +234,42 @@ def test_too_long_a_packet_is_refused_at_its_length(first: bytes) -> None:
         splitter.feed(rest + struct.pack(">I", limit + 1))
 
 
-def test_more_is_read_of_a_longer_packet() -> None:
-    """As much as is missing of it, within a bound; the usual once it is there."""
+def test_more_is_read_where_much_of_a_packet_is_missing() -> None:
+    """Also of what comes behind it: long packets seldom come alone."""
     usual, most = protocol.READ_BYTES, protocol.MAX_READ_BYTES
-    length = usual + most + 1000
+    short = protocol.VIEWED_BYTES
+    length = usual + short
     splitter = PacketSplitter()
     assert splitter.read_bytes == usual
     assert splitter.feed(struct.pack(">I", length)) == []
     assert splitter.read_bytes == most
     assert splitter.feed(b"x" * usual) == []
     assert splitter.read_bytes == most
-    assert splitter.feed(b"x" * 900) == []
-    assert splitter.read_bytes == most
-    assert splitter.feed(b"x" * (most - usual)) == []
-    assert splitter.read_bytes == usual + 100
-    assert splitter.feed(b"x" * (usual + 99)) == []
+    assert splitter.feed(b"x") == []
     assert splitter.read_bytes == usual
-    assert splitter.feed(b"x\0") == [b"x" * length]
+    assert splitter.feed(b"x" * (short - 1) + b"\0") == [b"x" * length]
     assert splitter.read_bytes == usual
+
+
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 3, 16_383, 16_384, 70_000]), max_size=8),
+    reads=st.lists(st.sampled_from([1, 4, 5, 16_384, 65_536, 262_144]), min_size=1),
+)
+def test_long_packets_come_whole_however_they_are_read(
+    sizes: list[int], reads: list[int]
+) -> None:
+    packets = [bytes([index]) * size for index, size in enumerate(sizes)]
+    stream = b"".join(struct.pack(">I", len(packet)) + packet for packet in packets)
+    splitter = PacketSplitter()
+    got: list[bytes | memoryview] = []
+    # What is left is read at once.
+    reads.append(len(stream))
+
+    for size in reads:
+        got += splitter.feed(stream[:size]) if stream else []
+        stream = stream[size:]
+
+    assert got == packets
 
 
 def test_part_of_a_body_has_the_form_that_the_node_does_not_copy() -> None:

@@ -39,6 +39,9 @@ READ_BYTES: Final = 65536
 MAX_READ_BYTES: Final = 262144
 """The same where a packet has begun that is longer."""
 
+VIEWED_BYTES: Final = 16384
+"""Of a part of what was read: from there on it is not copied, but looked at."""
+
 NODE_READ_BYTES: Final = 65536
 """How much the node reads of the pipe at once."""
 
@@ -180,32 +183,41 @@ class PacketSplitter:
 
     def __init__(self) -> None:
         # The beginning of a packet, as it came.
-        self._held: list[bytes] = []
+        self._held: list[bytes | memoryview] = []
         self._held_bytes = 0
         # No packet is complete before that much is held.
         self._wanted_bytes = _LENGTH_BYTES
         self.read_bytes = READ_BYTES
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> list[bytes | memoryview]:
         """Take what was read; return the packets that are complete, without lengths.
+
+        A large one is a view of what was read: decoding it copies what it consists of.
 
         Raises:
             ProtocolError: a length is above `MAX_PACKET_BYTES`.
         """
+        packets: list[bytes | memoryview] = []
+        begin = 0
+
         if self._held:
-            self._held.append(data)
-            self._held_bytes += len(data)
+            missing = self._wanted_bytes - self._held_bytes
 
-            if self._held_bytes < self._wanted_bytes:
-                self._expect_more()
-                return []
+            if len(data) < missing:
+                self._hold(data)
+                return packets
 
-            data = b"".join(self._held)
+            if self._wanted_bytes == _LENGTH_BYTES:
+                data = b"".join((*self._held, data))
+            else:
+                # Nothing but this packet is copied once more.
+                rest = memoryview(data)[:missing]
+                packets.append(_cut(b"".join((*self._held, rest)), _LENGTH_BYTES))
+                begin = missing
+
             self._held = []
             self.read_bytes = READ_BYTES
 
-        packets = []
-        begin = 0
         size = len(data)
 
         while size - begin >= _LENGTH_BYTES:
@@ -215,35 +227,48 @@ class PacketSplitter:
             if end > size:
                 break
 
-            packets.append(data[start:end])
+            packets.append(_cut(data, start, end))
             begin = end
 
         if begin < size:
-            self._keep(data[begin:])
+            self._begin(_cut(data, begin))
 
         return packets
 
-    def _keep(self, rest: bytes) -> None:
-        length = int.from_bytes(rest[:_LENGTH_BYTES], "big")
+    def _begin(self, first: bytes | memoryview) -> None:
+        """Hold what is the beginning of a packet."""
+        self._held_bytes = 0
         self._wanted_bytes = _LENGTH_BYTES
 
-        if len(rest) >= _LENGTH_BYTES:
+        if len(first) >= _LENGTH_BYTES:
+            length = _unpack_length(first)[0]
+
             if length > MAX_PACKET_BYTES:
                 reason = (
                     f"a packet of {length} bytes is announced, "
                     f"at most {MAX_PACKET_BYTES} are taken"
                 )
-                raise ProtocolError(reason, rest)
+                raise ProtocolError(reason, bytes(first[:SHOWN_BYTES]))
 
             self._wanted_bytes += length
 
-        self._held = [rest]
-        self._held_bytes = len(rest)
-        self._expect_more()
+        self._hold(first)
 
-    def _expect_more(self) -> None:
-        missing = self._wanted_bytes - self._held_bytes
-        self.read_bytes = min(max(missing, READ_BYTES), MAX_READ_BYTES)
+    def _hold(self, data: bytes | memoryview) -> None:
+        self._held.append(data)
+        self._held_bytes += len(data)
+        is_long = self._wanted_bytes - self._held_bytes >= VIEWED_BYTES
+        self.read_bytes = MAX_READ_BYTES if is_long else READ_BYTES
+
+
+def _cut(data: bytes, begin: int, end: int | None = None) -> bytes | memoryview:
+    """Return a part of what was read: a copy, or a view where that is cheaper."""
+    size = (len(data) if end is None else end) - begin
+
+    if size < VIEWED_BYTES:
+        return data[begin:end]
+
+    return memoryview(data)[begin:end]
 
 
 def piece_bytes(rest_bytes: int, room_bytes: int) -> int:
@@ -258,7 +283,7 @@ def piece_bytes(rest_bytes: int, room_bytes: int) -> int:
     return _PIECE_BYTES if _PIECE_BYTES < room_bytes <= NODE_READ_BYTES else room_bytes
 
 
-def parse_packet(packet: bytes) -> list[IncomingMessage]:
+def parse_packet(packet: bytes | memoryview) -> list[IncomingMessage]:
     """Decode a packet to its messages; their forms are not checked yet.
 
     Raises:
@@ -267,7 +292,8 @@ def parse_packet(packet: bytes) -> list[IncomingMessage]:
     try:
         messages = decode_packet(packet)
     except DecodeError as exc:
-        raise ProtocolError(f"undecodable packet: {exc}", packet) from exc
+        first_bytes = bytes(packet[:SHOWN_BYTES])
+        raise ProtocolError(f"undecodable packet: {exc}", first_bytes) from exc
 
     for message in messages:
         if type(message) is not tuple or not message or type(message[0]) is not Atom:
