@@ -56,6 +56,7 @@
 -export([trailers/1]).
 -export([reader_that_waits/1]).
 -export([upload_that_nobody_takes/1]).
+-export([reads_of_a_connection/1]).
 -export([upload_in_parts/1]).
 -export([answer_before_the_body/1]).
 -export([answer_before_a_large_body/1]).
@@ -85,6 +86,8 @@
 -define(MAX_SKIPPED, 1048576).
 -define(BURST, (16 * 16384)).
 -define(WINDOW, 65536).
+%% What an upload may pile up beyond its window.
+-define(MAX_PILED_UP, 1048576).
 
 -import(hornbeam_test_client, [
     connect/1, send/2, get/2, get/3, request/2, exchange/2, response/1, response/2, values/2,
@@ -144,6 +147,7 @@ groups() ->
             trailers,
             reader_that_waits,
             upload_that_nobody_takes,
+            reads_of_a_connection,
             upload_in_parts,
             answer_before_the_body,
             answer_before_a_large_body,
@@ -866,6 +870,30 @@ upload_that_nobody_takes(Config) ->
     release(Config, "nobody_takes"),
     #{status := 200, body := Taken} = response(Socket),
     ?assert(binary_to_integer(Taken) =< ?WINDOW + ?BURST).
+
+%% Few on a new connection, many where requests follow each other, and where large bodies are taken
+%% large ones, but few: what may pile up is bounded, and with it what one costs that nobody takes.
+reads_of_a_connection(Config) ->
+    Client = connect(port(Config)),
+    get(Client, "/hello"),
+    #{status := 200} = response(Client),
+    [Server] = [Port || Port <- erlang:ports(), erlang:port_info(Port, name) =:= {name, "tcp_inet"},
+                        inet:peername(Port) =:= inet:sockname(Client)],
+    {ok, [{buffer, Small}, {active, Few}]} = inet:getopts(Server, [buffer, active]),
+    ?assert(Few * Small =< ?BURST),
+    [begin get(Client, "/hello"), #{status := 200} = response(Client) end || _ <- lists:seq(1, Few)],
+    {ok, [{active, Many}]} = inet:getopts(Server, [active]),
+    ?assert(Many > 2 * Few),
+    ?assert(Many * Small =< ?MAX_PILED_UP),
+    Body = rand:bytes(300000),
+    post(Client, "/echo", Body),
+    ?assertMatch(#{status := 200, body := Body}, response(Client)),
+    {ok, [{buffer, Large}, {active, Again}]} = inet:getopts(Server, [buffer, active]),
+    ?assert(Large > 65536),
+    ?assert(Again * Large =< ?MAX_PILED_UP),
+    [begin get(Client, "/hello"), #{status := 200} = response(Client) end || _ <- lists:seq(1, Few)],
+    {ok, [{active, Still}]} = inet:getopts(Server, [active]),
+    ?assert(Still * Large =< ?MAX_PILED_UP).
 
 %% What the application takes can follow, in whatever parts it comes.
 upload_in_parts(Config) ->

@@ -44,7 +44,7 @@
 -spec file({IsWhole :: boolean(), hornbeam_file:file()}, hornbeam_request:request()) ->
     file_source().
 file({true, File}, #{version := Version, server := Server,
-                     connection := #{transport := ranch_tcp, socket := Socket}})
+                     connection := #{transport := hornbeam_tcp_socket, socket := Socket}})
         when Version =/= 'HTTP/2' ->
     #{send_timeout := TimeoutMs} = Server,
     {direct, Socket, hornbeam_file:watch(Socket, TimeoutMs, File)};

@@ -68,8 +68,10 @@
 -define(FINISHING, 5).
 %% Process dictionary.
 -define(WIDENED, hornbeam_connection_widened).
-%% Of one read of the socket, once a large body has come.
--define(LARGE_READ_BYTES, 65536).
+%% With TLS, whose reads are of up to 16 KiB: of one read of the socket below, once a large body has
+%% come, and how many are asked for at once.
+-define(TLS_READ_BYTES, 131072).
+-define(TLS_READS, 16).
 %% How long a connection may take to act on the request to finish.
 -define(FINISH_TIMEOUT_MS, 5000).
 
@@ -90,12 +92,13 @@ start_link(Ref, Transport, _) ->
     {ok, proc_lib:spawn_link(?MODULE, init, [self(), Ref, Transport])}.
 
 -spec init(pid(), ranch:ref(), module()) -> no_return().
-init(Parent, Ref, Transport0) ->
+init(Parent, Ref, _Transport) ->
     Opts = persistent_term:get({?MODULE, Ref}),
-    #{hornbeam := #{connections := Connections} = Server, active_n := ActiveN} = Opts,
+    #{hornbeam := #{connections := Connections} = Server, active_n := ActiveN0} = Opts,
     {ok, Tcp} = ranch:handshake(Ref),
     Header = proxy_header(Tcp, Server),
-    {Socket, Transport, Tls} = secure(Tcp, Transport0, Opts),
+    {Socket, Transport, Tls} = secure(Tcp, Opts),
+    ActiveN = reads_at_once(Tls, ActiveN0),
     %% Cowboy's connection process supervises the processes of user-supplied handlers.
     process_flag(trap_exit, true),
     Activity = atomics:new(5, [{signed, true}]),
@@ -111,7 +114,7 @@ init(Parent, Ref, Transport0) ->
     },
     ok = hornbeam_reaper:register(Connections, Context),
     keep_http2_out(Parent, Context, Opts),
-    serve(Parent, Ref, Context, Opts).
+    serve(Parent, Ref, Context, Opts#{active_n := ActiveN}).
 
 %% With TLS, ALPN has done that.
 keep_http2_out(_Parent, #{tls := Tls}, _Opts) when Tls =/= undefined ->
@@ -122,12 +125,15 @@ keep_http2_out(Parent, Context, Opts = #{hornbeam := #{http_version := Versions}
         _ -> ok
     end.
 
-secure(Tcp, Transport, #{hornbeam_tls := undefined}) ->
-    {Tcp, Transport, undefined};
-secure(Tcp, _, Opts = #{hornbeam_tls := Table}) ->
+secure(Tcp, #{hornbeam_tls := undefined}) ->
+    {Tcp, hornbeam_tcp_socket, undefined};
+secure(Tcp, Opts = #{hornbeam_tls := Table}) ->
     Material = hornbeam_tls_store:material(Table),
     {ok, Socket} = hornbeam_handshake:secure(Tcp, Material, Opts),
     {Socket, hornbeam_tls_socket, hornbeam_tls:facts(Socket, Material)}.
+
+reads_at_once(undefined, ActiveN) -> ActiveN;
+reads_at_once(_, ActiveN) -> min(ActiveN, ?TLS_READS).
 
 %% @doc A request has begun on this connection: how many are under way.
 -spec stream_began(context()) -> Streams :: pos_integer().
@@ -211,15 +217,20 @@ activity(Activity) ->
 
 %% @doc A large body comes: read more of it at once. For good: another one may follow.
 -spec widen(context()) -> ok.
-widen(#{socket := Socket, transport := Transport}) ->
+widen(Context) ->
     case put(?WIDENED, true) of
         undefined ->
             %% An error is one of the socket, of which Cowboy learns as well.
-            _ = Transport:setopts(Socket, [{buffer, ?LARGE_READ_BYTES}]),
+            _ = read_large(Context),
             ok;
         true ->
             ok
     end.
+
+read_large(#{socket := Socket, transport := hornbeam_tcp_socket}) ->
+    hornbeam_tcp_socket:read_large(Socket);
+read_large(#{socket := Socket, transport := Transport}) ->
+    Transport:setopts(Socket, [{buffer, ?TLS_READ_BYTES}]).
 
 %% @doc Have the socket read again, behind Cowboy's back.
 %%

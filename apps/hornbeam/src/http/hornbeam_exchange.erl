@@ -279,8 +279,9 @@ from_worker({file, _, undefined, Path, Offset, Bytes}, Exchange = #exchange{phas
     open_file(undefined, hornbeam_file:open(Path, Offset, Bytes), Exchange);
 from_worker({inform, _, Status, Headers}, Exchange = #exchange{phase = dispatched}) ->
     {[{inform, hornbeam_response:status(Status), hornbeam_response:trailers(Headers)}], Exchange};
-from_worker({credit, _, Bytes}, Exchange = #exchange{request_body = Body}) ->
-    incoming(hornbeam_request_body:credit(Bytes, Body), Exchange);
+from_worker({credit, _, Bytes}, Exchange) ->
+    #exchange{request = Request, request_body = Body} = Exchange,
+    incoming(hornbeam_request_body:credit(Bytes, Request, Body), Exchange);
 from_worker({waiting, _, Received}, Exchange = #exchange{phase = Phase}) ->
     #exchange{request = Request, request_body = Body} = Exchange,
     HasStarted = Phase =/= dispatched,

@@ -60,7 +60,7 @@
 %% A read of the socket takes up to this much; with the number of reads that Cowboy asks for at
 %% once it bounds what an upload can pile up beyond its window.
 -define(READ_BYTES, 16384).
--define(ACTIVE_READS, 16).
+-define(ACTIVE_READS, 64).
 %% What is left of a request body that the application did not read is skipped up to this size, to
 %% keep the connection; beyond it the connection is closed.
 -define(MAX_SKIPPED_BYTES, 1048576).

@@ -21,7 +21,7 @@
 -export([early/2]).
 -export([take/1]).
 -export([give_back/2]).
--export([credit/2]).
+-export([credit/3]).
 -export([is_gathered/2]).
 -export([ask/2]).
 -export([waiting/4]).
@@ -57,8 +57,8 @@
 
 %% Of a body that is gathered.
 -define(MAX_GATHERED_BYTES, 65536).
-%% What is missing of a body that is worth larger reads: two of the usual size.
--define(LARGE_REST_BYTES, 32768).
+%% A body that is worth larger reads: three of the usual size.
+-define(LARGE_BYTES, 49152).
 %% How long the end of a request's stream may come behind its body.
 -define(END_MS, 1000).
 
@@ -109,7 +109,6 @@ received(nofin, Data, Request, Body = #body{bytes = Bytes, length = Length})
 received(IsFin, Data, Request = #{server := #{max_body := MaxBody}}, Body0) ->
     #body{bytes = Bytes0, flow = Flow} = Body0,
     Bytes = Bytes0 + byte_size(Data),
-    ok = widen(Bytes0, Bytes, Request, Body0),
     _ = IsFin =:= fin andalso hornbeam_flow:is_stopped(Flow) andalso resume(Request),
     Body = Body0#body{bytes = Bytes, is_complete = IsFin =:= fin, expects_continue = false,
                       flow = hornbeam_flow:received(byte_size(Data), Flow)},
@@ -117,13 +116,6 @@ received(IsFin, Data, Request = #{server := #{max_body := MaxBody}}, Body0) ->
         true -> {too_large, Body};
         false -> {part, Body}
     end.
-
-%% With the first part, once it is known that many reads would follow.
-widen(0, Bytes, #{connection := Connection}, #body{length = Length})
-        when is_integer(Length), Length - Bytes >= ?LARGE_REST_BYTES ->
-    hornbeam_connection:widen(Connection);
-widen(_, _, _, _) ->
-    ok.
 
 resume(#{version := 'HTTP/2'}) -> ok;
 resume(#{connection := Connection}) -> hornbeam_connection:resume(Connection).
@@ -168,10 +160,19 @@ to_session(#body{flow = Flow, held = Early}) ->
 %%% What may come
 
 %% @doc The application has taken so many bytes.
--spec credit(Bytes :: non_neg_integer(), body()) -> {cowboy_stream:commands(), body()}.
-credit(Bytes, Body = #body{flow = Flow0}) ->
+-spec credit(Bytes :: non_neg_integer(), hornbeam_request:request(), body()) ->
+    {cowboy_stream:commands(), body()}.
+credit(Bytes, Request, Body = #body{flow = Flow0}) ->
+    ok = widen(Request, Body),
     {Commands, Flow} = hornbeam_flow:credit(Bytes, Flow0),
     {Commands, Body#body{flow = Flow}}.
+
+%% A body takes many reads, and the application takes it: so it may with the next one.
+widen(#{connection := Connection}, #body{length = Length})
+        when is_integer(Length), Length >= ?LARGE_BYTES ->
+    hornbeam_connection:widen(Connection);
+widen(_, _) ->
+    ok.
 
 %% @doc Whether as much is there as is waited for before a worker is asked for. What may come unread
 %% is a limit, too: for the rest the client would wait in vain.
