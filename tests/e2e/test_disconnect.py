@@ -228,13 +228,22 @@ def wait_until_quiet(server: Server) -> None:
     settled(lambda: int(server.node.eval(ROWS)), seconds=1.2)
 
 
+# Of binaries those that a process holds. The rest is a cache of the VM's: up to a MiB
+# of buffers for sockets in each of its threads, how many of them is chance.
+BYTES = (
+    "erlang:memory(total) - erlang:memory(binary)"
+    " + lists:sum([Size || P <- processes(),"
+    " {binary, Held} <- [process_info(P, binary)], {_, Size, _} <- Held])"
+)
+
+
 def count_all(server: Server) -> dict[str, int]:
     """What could be left, in the node and in its worker."""
     node_counts = literal_eval(
         server.node.eval(
             "[erlang:garbage_collect(P) || P <- processes()],"
             f"[length(processes()), length(erlang:ports()), length(ets:all()), {ROWS},"
-            " erlang:system_info(atom_count), erlang:memory(total)]"
+            f" erlang:system_info(atom_count), {BYTES}]"
         )
     )
     names = ("processes", "ports", "tables", "rows", "atoms", "bytes")
