@@ -285,9 +285,17 @@ def test_blocked_loop_is_killed(node: Node) -> None:
 
 
 def spread(server: Server, count: int) -> Counter[int]:
-    """The workers that so many requests of one connection get to."""
+    """The workers that so many requests of one connection get to, one by one."""
+    pids: Counter[int] = Counter()
+    held = server.in_flight()
+
     with Connection(server.url) as client:
-        return Counter(int(client.get("/worker").text) for _ in range(count))
+        for _ in range(count):
+            pids[int(client.get("/worker").text)] += 1
+            # The answer may be here before the worker's place is free.
+            wait_until(lambda: server.in_flight() <= held, "it is over")
+
+    return pids
 
 
 def test_one_connection_is_spread(server: Server) -> None:
