@@ -518,8 +518,11 @@ start(Config, Paths) ->
 start(Config, Paths, Options) ->
     Port = hornbeam_test_services:start(Config, Options),
     Workers = maps:get(workers, Options, 1),
-    [<<"ok True">> = hornbeam_test_services:call(Port, "register_hook", ["(b'", Path, "',)"])
-     || Path <- Paths, _ <- lists:seq(1, Workers)],
+    [begin
+        <<"ok True">> = hornbeam_test_services:call(Port, "register_hook", ["(b'", Path, "',)"]),
+        %% The answer may be here before the worker's place is free.
+        hornbeam_test_wait:until(fun() -> lists:sum(hornbeam_test_server:in_flight()) =:= 0 end)
+     end || Path <- Paths, _ <- lists:seq(1, Workers)],
     [?assertEqual(Workers, length(pg:get_members(hornbeam_hooks, list_to_binary(Path))))
      || Path <- Paths],
     Port.
