@@ -35,19 +35,16 @@ all() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, Started} = application:ensure_all_started(hornbeam),
-    [{started, Started} | Config].
+    hornbeam_test_suite:start_node(Config).
 
 end_per_suite(Config) ->
-    [application:stop(App) || App <- lists:reverse(proplists:get_value(started, Config))].
+    hornbeam_test_suite:stop_node(Config).
 
 init_per_testcase(_, Config) ->
-    [{before, hornbeam_test_server:snapshot()} | hornbeam_test_server:new_folder(Config)].
+    hornbeam_test_suite:start_case(Config).
 
 end_per_testcase(_, Config) ->
-    _ = hornbeam_test_client:close_all(),
-    _ = [hornbeam:stop(Name) || Name <- hornbeam_servers_sup:names()],
-    hornbeam_test_server:check_nothing_left(Config).
+    hornbeam_test_suite:end_case(Config).
 
 %% A connection is killed when it has a place and no request for it yet: others get it.
 lost_place_comes_back(Config) ->
