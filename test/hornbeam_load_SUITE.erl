@@ -14,6 +14,7 @@
 -export([quiet_begins_with_a_request/1]).
 -export([one_probe_at_a_time/1]).
 -export([overdue_probe/1]).
+-export([doubts_are_resolved_by_their_own_answer/1]).
 -export([stalled_and_closed/1]).
 -export([ids_are_never_used_twice/1]).
 -export([racing_for_the_last_places/1]).
@@ -31,6 +32,7 @@ all() ->
         quiet_begins_with_a_request,
         one_probe_at_a_time,
         overdue_probe,
+        doubts_are_resolved_by_their_own_answer,
         stalled_and_closed,
         ids_are_never_used_twice,
         racing_for_the_last_places
@@ -129,6 +131,22 @@ overdue_probe(_) ->
     ?assertNot(hornbeam_load:want_probe(Load)),
     ok = hornbeam_load:probed(Load),
     ?assertMatch({free, 0, 0}, hornbeam_load:rank(Load, 1)).
+
+%% An answer from before the last death says nothing about what that one means.
+doubts_are_resolved_by_their_own_answer(_) ->
+    Load = hornbeam_load:new(),
+    ?assert(hornbeam_load:is_proven(Load)),
+    First = hornbeam_load:doubt(Load),
+    ?assertNot(hornbeam_load:is_proven(Load)),
+    Second = hornbeam_load:doubt(Load),
+    ok = hornbeam_load:proven(Load, First),
+    ?assertNot(hornbeam_load:is_proven(Load)),
+    %% Nor does one that nobody has asked for.
+    ok = hornbeam_load:proven(Load, Second + 1),
+    ok = hornbeam_load:proven(Load, 1 bsl 70),
+    ?assertNot(hornbeam_load:is_proven(Load)),
+    ok = hornbeam_load:proven(Load, Second),
+    ?assert(hornbeam_load:is_proven(Load)).
 
 %% A worker that was closed while it was stalled does not open when it recovers.
 stalled_and_closed(_) ->

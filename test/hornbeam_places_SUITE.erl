@@ -117,7 +117,7 @@ requests_go_before_the_shutdown(_) ->
 
 take_and_die(Count) ->
     {Pid, Monitor} = spawn_monitor(fun() ->
-        [{ok, _} = hornbeam_selection:checkout(default, new) || _ <- lists:seq(1, Count)],
+        [{ok, _} = hornbeam_selection:checkout(default, new, any) || _ <- lists:seq(1, Count)],
         exit(self(), kill)
     end),
     receive {'DOWN', Monitor, process, Pid, Reason} -> ?assertEqual(killed, Reason) end.

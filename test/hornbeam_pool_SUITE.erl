@@ -17,6 +17,8 @@
 -export([one_connection_many_workers/1]).
 -export([worker_crash_is_502/1]).
 -export([safe_requests_are_retried/1]).
+-export([retried_by_one_that_lives/1]).
+-export([retried_when_all_have_died/1]).
 -export([retried_only_once/1]).
 -export([retry_can_be_turned_off/1]).
 -export([crash_after_the_start_cuts/1]).
@@ -63,6 +65,8 @@ all() ->
         one_connection_many_workers,
         worker_crash_is_502,
         safe_requests_are_retried,
+        retried_by_one_that_lives,
+        retried_when_all_have_died,
         retried_only_once,
         retry_can_be_turned_off,
         crash_after_the_start_cuts,
@@ -209,6 +213,25 @@ safe_requests_are_retried(Config) ->
      || Method <- ["GET", "HEAD", "OPTIONS"]
     ],
     ?assertEqual(5, length(hornbeam_test_server:started(Config))).
+
+%% What has ended one worker may have ended the others, of which the node learns later: one that has
+%% stopped is such a one. The request has no other try, so it goes to the dead one's successor.
+retried_by_one_that_lives(Config) ->
+    {Socket, Dying, Silent} = held_beside_a_silent_one(Config),
+    ok = hornbeam_worker:kill(Dying),
+    release(Config, "go"),
+    ?assertMatch(#{status := 200, body := <<"released">>}, response(Socket)),
+    ok = hornbeam_worker:kill(Silent).
+
+%% The same where the other one does end, which becomes known later.
+retried_when_all_have_died(Config) ->
+    {Socket, Dying, Silent} = held_beside_a_silent_one(Config),
+    ok = hornbeam_worker:kill(Dying),
+    until(fun() -> length(hornbeam_test_log:reports(worker_down)) =:= 1 end),
+    ok = hornbeam_worker:kill(Silent),
+    until(fun() -> length(hornbeam_test_log:reports(worker_down)) =:= 2 end),
+    release(Config, "go"),
+    ?assertMatch(#{status := 200, body := <<"released">>}, response(Socket)).
 
 %% A request that ends each worker it meets does not go through all of them.
 retried_only_once(Config) ->
@@ -565,6 +588,21 @@ stray_message(Config) ->
     ?assert(is_process_alive(Pool)).
 
 %% Internal.
+
+%% A request that one worker has, and the OS processes of that one and of another that does not answer.
+held_beside_a_silent_one(Config) ->
+    Port = start(Config, #{workers => 2, heartbeat => 60000, stall_timeout => infinity}),
+    Socket = connect(Port),
+    get(Socket, "/hold?until=go"),
+    until(fun() -> in_flight_of_all() =:= 1 end),
+    [Dying] = [OsPid || #{in_flight := 1, os_pid := OsPid} <- workers()],
+    [Silent] = [OsPid || #{in_flight := 0, os_pid := OsPid} <- workers()],
+    signal("STOP", Silent),
+    {Socket, Dying, Silent}.
+
+signal(Name, OsPid) ->
+    [] = os:cmd("kill -" ++ Name ++ " " ++ integer_to_list(OsPid)),
+    ok.
 
 %% Whether no worker is preferred because it has said something lately: all that have requests are
 %% silent, and have answered their probes.

@@ -12,6 +12,7 @@
 -export([successors_are_found/1]).
 -export([none_is_open/1]).
 -export([an_only_worker_has_its_limit/1]).
+-export([who_has_met_a_death_gets_one_that_lives/1]).
 -export([a_successor_keeps_its_row/1]).
 -export([the_last_row_is_read/1]).
 -export([nobody_gets_a_worker_that_was_told_to_end/1]).
@@ -25,7 +26,8 @@ suite() ->
     [{timetrap, {seconds, 30}}].
 
 all() ->
-    [successors_are_found, none_is_open, an_only_worker_has_its_limit, a_successor_keeps_its_row,
+    [successors_are_found, none_is_open, an_only_worker_has_its_limit,
+     who_has_met_a_death_gets_one_that_lives, a_successor_keeps_its_row,
      the_last_row_is_read, nobody_gets_a_worker_that_was_told_to_end].
 
 init_per_testcase(_, Config) ->
@@ -40,7 +42,7 @@ end_per_testcase(_, _) ->
 successors_are_found(Config) ->
     Former = new_worker(),
     publish([Former], Config),
-    ?assertMatch({ok, {_, _, _, _}}, hornbeam_selection:checkout(?NAME, new)),
+    ?assertMatch({ok, {_, _, _, _}}, hornbeam_selection:checkout(?NAME, new, any)),
     hornbeam_load:release(load(Former)),
     retire(Former),
     %% It is the better choice by its load.
@@ -48,7 +50,7 @@ successors_are_found(Config) ->
     _ = hornbeam_load:next_request_id(load(Next)),
     publish([Former, Next], Config),
     [beat(Each) || Each <- [Former, Next]],
-    {ok, {_, _, _, Load}} = hornbeam_selection:checkout(?NAME, new),
+    {ok, {_, _, _, Load}} = hornbeam_selection:checkout(?NAME, new, any),
     ?assertEqual(load(Next), Load).
 
 %% Where all are closed there is no place, and nobody searches for ever.
@@ -56,9 +58,9 @@ none_is_open(Config) ->
     Former = new_worker(),
     publish([Former], Config),
     retire(Former),
-    ?assertEqual(full, hornbeam_selection:checkout(?NAME, new)),
+    ?assertEqual(full, hornbeam_selection:checkout(?NAME, new, any)),
     hornbeam_selection:withdraw(?NAME),
-    ?assertEqual(down, hornbeam_selection:checkout(?NAME, new)).
+    ?assertEqual(down, hornbeam_selection:checkout(?NAME, new, any)).
 
 %% Without others to compare it to, it takes no more than it may.
 an_only_worker_has_its_limit(Config) ->
@@ -66,10 +68,32 @@ an_only_worker_has_its_limit(Config) ->
     Waiting = proplists:get_value(waiting, Config),
     ok = hornbeam_selection:publish(?NAME, [Only], 2, Waiting, asgi),
     ?assertMatch([{ok, _}, {ok, _}, full],
-                 [hornbeam_selection:checkout(?NAME, new) || _ <- lists:seq(1, 3)]),
+                 [hornbeam_selection:checkout(?NAME, new, any) || _ <- lists:seq(1, 3)]),
     ?assertEqual(2, hornbeam_load:in_flight(load(Only))),
     ok = hornbeam_load:release(load(Only)),
-    ?assertMatch({ok, _}, hornbeam_selection:checkout(?NAME, new)).
+    ?assertMatch({ok, _}, hornbeam_selection:checkout(?NAME, new, any)).
+
+%% Others go to a worker that has not answered since, too: they may be lost once.
+who_has_met_a_death_gets_one_that_lives(Config) ->
+    [Busy, Silent] = Workers = [new_worker(), new_worker()],
+    publish(Workers, Config),
+    ?assertNot(hornbeam_selection:has_doubtful(?NAME)),
+    true = hornbeam_load:reserve(load(Busy), 100),
+    Doubt = hornbeam_load:doubt(load(Silent)),
+    ?assert(hornbeam_selection:has_doubtful(?NAME)),
+    {ok, {_, _, _, Lives}} = hornbeam_selection:checkout(?NAME, new, proven),
+    ?assertEqual(load(Busy), Lives),
+    {ok, {_, _, _, LeastLoaded}} = hornbeam_selection:checkout(?NAME, new, any),
+    ?assertEqual(load(Silent), LeastLoaded),
+    ok = hornbeam_load:release(LeastLoaded),
+    _ = hornbeam_load:doubt(load(Busy)),
+    ?assertEqual(full, hornbeam_selection:checkout(?NAME, new, proven)),
+    ok = hornbeam_load:proven(load(Silent), Doubt),
+    {ok, {_, _, _, Answered}} = hornbeam_selection:checkout(?NAME, new, proven),
+    ?assertEqual(load(Silent), Answered),
+    %% One that is to leave is not waited for.
+    hornbeam_load:close(load(Busy)),
+    ?assertNot(hornbeam_selection:has_doubtful(?NAME)).
 
 %% A pool that ends late takes only its own row.
 a_successor_keeps_its_row(Config) ->
@@ -96,7 +120,7 @@ the_last_row_is_read(Config) ->
         ok = hornbeam_selection:withdraw(?NAME),
         receive {Successor, published} -> ok end,
         ?assertEqual(Successor, hornbeam_selection:pool_pid(?NAME)),
-        ?assertMatch({ok, {_, _, _, Load}}, hornbeam_selection:checkout(?NAME, new))
+        ?assertMatch({ok, {_, _, _, Load}}, hornbeam_selection:checkout(?NAME, new, any))
     end, lists:seq(1, ?REPLACEMENTS)),
     ok = hornbeam_selection:forget(?NAME).
 
@@ -167,7 +191,7 @@ take_places(Stop, Count) ->
         1 -> exit({taken, Count});
         0 -> ok
     end,
-    {ok, {_, Ended, Routes, Load}} = hornbeam_selection:checkout(?NAME, new),
+    {ok, {_, Ended, Routes, Load}} = hornbeam_selection:checkout(?NAME, new, any),
     erlang:yield(),
     0 = atomics:get(Ended, 1),
     Id = hornbeam_load:next_request_id(Load),

@@ -67,7 +67,7 @@ begin_exchange(Version, HasBody) ->
                    transport => ?MODULE, active_n => 1},
     Server = #{name => ?NAME, timeout => infinity, body_timeout => infinity,
                send_timeout => infinity, max_body => 2000, window => 1000, max_skipped => 100,
-               retry => true, server_header => undefined, date_header => false},
+               retry => true, queue_timeout => infinity, server_header => undefined, date_header => false},
     Request = hornbeam_request:new(1, Req, Server, Connection),
     hornbeam_exchange:proceed(hornbeam_exchange:new(?SCOPE, undefined, Req, Request)).
 

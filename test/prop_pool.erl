@@ -167,6 +167,7 @@ begin_client(N, Requests) ->
 server() ->
     #{name => ?NAME, timeout => infinity, body_timeout => infinity, send_timeout => infinity,
       max_body => infinity, window => 65536, max_skipped => 0, retry => true,
+      queue_timeout => infinity,
       server_header => undefined, date_header => false}.
 
 request({N, I}, {Method, Patience}, Server, Connection) ->

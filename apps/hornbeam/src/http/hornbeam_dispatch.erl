@@ -28,6 +28,7 @@
 -export([unlinked/1]).
 -export([lost/1]).
 -export([is_late/2]).
+-export([has_waited/2]).
 -export([leave/2]).
 
 -export_type([dispatch/0]).
@@ -67,21 +68,32 @@ restart_clock(Dispatch) ->
 
 %%% To a worker
 
-%% @doc Send the request to a worker, or into the queue.
+%% @doc Send the request to a worker, or into the queue. `doubtful': it has met the end of one worker,
+%% and no other one has shown yet that it lives; it should ask again.
 -spec to_worker(hornbeam_selection:turn(), handshake(), hornbeam_request_body:body(),
                 hornbeam_request:request(), dispatch()) ->
-    {dispatched, hornbeam_request_body:body(), dispatch()} | queued | overloaded.
+    {dispatched, hornbeam_request_body:body(), dispatch()} | queued | doubtful | overloaded.
 to_worker(Turn, Handshake, Body, Request = #{server := #{name := Name}}, Dispatch) ->
-    case hornbeam_selection:checkout(Name, Turn) of
+    case hornbeam_selection:checkout(Name, Turn, which(Dispatch)) of
         {ok, Worker} ->
             case link_to(Worker, Request, Dispatch) of
                 {ok, Linked} -> send(Handshake, Body, Request, Linked);
                 gone -> enqueue(Turn, Request, Dispatch)
             end;
         full ->
-            enqueue(Turn, Request, Dispatch);
+            wait_for_place(Turn, Request, Dispatch);
         down ->
             overloaded
+    end.
+
+which(#dispatch{is_retry = false}) -> any;
+which(#dispatch{is_retry = true}) -> proven.
+
+%% In the queue it would have its turn at once where a worker has a place but is in doubt.
+wait_for_place(Turn, Request = #{server := #{name := Name}}, Dispatch) ->
+    case which(Dispatch) =:= proven andalso hornbeam_selection:has_doubtful(Name) of
+        true -> doubtful;
+        false -> enqueue(Turn, Request, Dispatch)
     end.
 
 link_to(Worker = {Pid, _, Routes, Load}, Request, Dispatch = #dispatch{arrival_ms = ArrivalMs}) ->
@@ -207,6 +219,12 @@ lost(Dispatch) ->
 is_late(#{server := #{timeout := TimeoutMs}}, #dispatch{arrival_ms = ArrivalMs}) ->
     %% Erlang's term order puts `infinity' above every number.
     erlang:monotonic_time(millisecond) - ArrivalMs >= TimeoutMs.
+
+%% @doc Whether it has waited for a place for as long as it may.
+-spec has_waited(hornbeam_request:request(), dispatch()) -> boolean().
+has_waited(Request = #{server := #{queue_timeout := TimeoutMs}}, Dispatch) ->
+    WaitedMs = erlang:monotonic_time(millisecond) - Dispatch#dispatch.queue_since_ms,
+    WaitedMs >= TimeoutMs orelse is_late(Request, Dispatch).
 
 %% @doc The stream listens no more. The worker need not be told after a whole response: it knows.
 -spec leave(IsAnswered :: boolean(), dispatch()) -> dispatch().

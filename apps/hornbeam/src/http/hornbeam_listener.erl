@@ -352,7 +352,7 @@ request_timeout_ms(_) ->
 stream_server(Name, Config, Connections) ->
     Read = maps:with([timeout, body_timeout, header_timeout, send_timeout, max_body,
                       max_request_line_size, max_header_size, max_headers, http_version, window,
-                      retry, date_header, proxy_protocol, websocket_timeout, websocket_ping,
+                      retry, queue_timeout, date_header, proxy_protocol, websocket_timeout, websocket_ping,
                       websocket_max_frame_size, websocket_compress], Config),
     #{proxy_headers := Trusted} = Config,
     Server = case Config of

@@ -35,6 +35,7 @@
     websocket_max_frame_size := pos_integer() | infinity,
     websocket_compress := boolean(),
     retry := boolean(),
+    queue_timeout := timeout(),
     server_header := binary() | undefined,
     date_header := boolean(),
     %% What connections read.

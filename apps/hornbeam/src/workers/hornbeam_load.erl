@@ -3,8 +3,9 @@
 %% @private How busy one worker is, readable by every connection without a message.
 %%
 %% A handful of atomics: requests in flight, whether the worker takes new ones, the counter from which
-%% request ids come, and when it was last heard of. Written by connections (reserve), the worker
-%% (release, open, close, stall, heard) and the pool; each operation is one atomic instruction, so
+%% request ids come, when it was last heard of, and whether it has shown that it lives since another
+%% one died. Written by connections (reserve), the worker (release, open, close, stall, heard, proven)
+%% and the pool; each operation is one atomic instruction, so
 %% there is no order to keep.
 -module(hornbeam_load).
 
@@ -22,6 +23,9 @@
 -export([want_probe/1]).
 -export([overdue/1]).
 -export([probed/1]).
+-export([doubt/1]).
+-export([proven/2]).
+-export([is_proven/1]).
 -export([open/1]).
 -export([close/1]).
 -export([stall/1]).
@@ -38,6 +42,8 @@
 -define(LAST_ID, 3).
 -define(HEARD_MS, 4).
 -define(PROBE, 5).
+-define(DOUBT, 6).
+-define(PROVEN, 7).
 
 %% Values of ?TAKES. A worker that has stalled may be closed meanwhile, and stays so.
 -define(NEW, 0).
@@ -56,7 +62,7 @@
 
 -spec new() -> load().
 new() ->
-    atomics:new(5, [{signed, true}]).
+    atomics:new(7, [{signed, true}]).
 
 %% @doc Take a place for one request, if fewer than `Max' are in flight.
 -spec reserve(load(), pos_integer()) -> boolean().
@@ -148,6 +154,26 @@ overdue(Load) ->
 -spec probed(load()) -> ok.
 probed(Load) ->
     atomics:put(Load, ?PROBE, ?NONE).
+
+%% @doc Another worker has died, and what has ended that one may have ended this one, of which nobody
+%% knows yet. The number of this doubt, for {@link proven/2}.
+-spec doubt(load()) -> pos_integer().
+doubt(Load) ->
+    atomics:add_get(Load, ?DOUBT, 1).
+
+%% @doc The worker has answered what it was asked because of that doubt. Where there is a newer one,
+%% that says nothing.
+-spec proven(load(), Doubt :: pos_integer()) -> ok.
+proven(Load, Doubt) ->
+    case atomics:get(Load, ?DOUBT) of
+        Doubt -> atomics:put(Load, ?PROVEN, Doubt);
+        _ -> ok
+    end.
+
+%% @doc Whether the worker has said something since the last death of another one was known.
+-spec is_proven(load()) -> boolean().
+is_proven(Load) ->
+    atomics:get(Load, ?DOUBT) =:= atomics:get(Load, ?PROVEN).
 
 %% @doc New requests may come, unless it was closed.
 -spec open(load()) -> ok.

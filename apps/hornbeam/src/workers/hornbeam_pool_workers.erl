@@ -192,14 +192,20 @@ is_down(successor, Process, Failure = {_, _, Reason}, Workers) ->
     successor_failed(Failure, Workers);
 is_down(left, Process, {WorkerId, _, Reason}, Workers) ->
     _ = is_map_key(ready_ms, Process) andalso log_drained(WorkerId, Reason),
-    hornbeam_worker_life:withdrawn(Process, Reason),
+    withdrawn(Process, Reason, Workers),
     {ok, Workers}.
 
 withdraw(Process = #{load := Load}, Reason, Workers0) ->
     hornbeam_load:close(Load),
     Workers = publish(Workers0),
-    hornbeam_worker_life:withdrawn(Process, Reason),
+    withdrawn(Process, Reason, Workers),
     Workers.
+
+%% Before those who waited for it go elsewhere: what has ended this one may have ended others.
+withdrawn(Process, Reason, #workers{slots = Slots}) ->
+    _ = Reason =/= {shutdown, stopped} andalso
+        lists:foreach(fun hornbeam_worker_life:doubt/1, hornbeam_slots:ready_processes(Slots)),
+    hornbeam_worker_life:withdrawn(Process, Reason).
 
 start_later(WorkerId, Reason, Workers = #workers{slots = Slots}) ->
     {Failures, _} = hornbeam_slots:failures(WorkerId, Slots),

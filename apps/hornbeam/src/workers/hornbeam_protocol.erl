@@ -71,7 +71,7 @@
   | {item, stream_id(), Blob :: binary()}
   | {stream_end, stream_id()}
   | {stream_error, stream_id(), {atom(), map()}}
-  | {ping, non_neg_integer()}
+  | {ping, integer()}
   | {revoke}
   | {inspect}
   | {shutdown, TimeoutMs :: non_neg_integer() | infinity}.
@@ -79,7 +79,7 @@
 -type from_worker() ::
     {ready | stopped, Facts :: map()}
   | {failed, Name :: atom(), Facts :: map()}
-  | {pong, non_neg_integer()}
+  | {pong, integer()}
   | {blocked, Report :: map()}
   | {returned, request_id(), Body :: binary()}
   | {log, logger:level(), Report :: map()}

@@ -28,7 +28,8 @@
 -export([pool_pid/1]).
 -export([worker_class/1]).
 -export([gathers_bodies/1]).
--export([checkout/2]).
+-export([checkout/3]).
+-export([has_doubtful/1]).
 -export([has_other/3]).
 -export([new_waiting/1]).
 -export([admit/2]).
@@ -38,7 +39,7 @@
 -export([stop_deadline_ms/1]).
 -export([is_stopping/1]).
 
--export_type([worker/0, turn/0, waiting/0, worker_class/0]).
+-export_type([worker/0, turn/0, which/0, waiting/0, worker_class/0]).
 
 -record(worker, {
     pid :: pid(),
@@ -57,6 +58,10 @@
 
 -type turn() :: new | queued.
 %% Whether a request has just come, or was told by the pool that its turn has come.
+
+-type which() :: any | proven.
+%% A request that one worker's death has cost may not be lost with another: it goes to one that has
+%% shown that it lives since then.
 
 -type worker_class() :: asgi | wsgi | undefined.
 %% The interface of the application, which workers tell when they are ready.
@@ -158,48 +163,66 @@ gathers_bodies(Name) ->
 %% @doc Reserve a place in the ready worker with the fewest requests in flight.
 %%
 %% `full': no place, or others were there first. `down': there is no such server (any more).
--spec checkout(atom(), turn()) -> {ok, worker()} | full | down.
-checkout(Name, Turn) ->
+-spec checkout(atom(), turn(), which()) -> {ok, worker()} | full | down.
+checkout(Name, Turn, Which) ->
     case row(Name) of
         [{_, _Pid, Workers, Max, Waiting, _}] ->
             case Turn =:= queued orelse atomics:get(Waiting, ?WAITING) =< 0 of
-                true -> select(Name, Workers, Max);
+                true -> select(Name, Workers, Max, Which);
                 false -> full
             end;
         [] ->
             down
     end.
 
-select(Name, Workers, Max) ->
-    case choose(Workers, Max) of
+%% @doc Whether a worker takes requests that has not shown yet that it lives.
+-spec has_doubtful(atom()) -> boolean().
+has_doubtful(Name) ->
+    case row(Name) of
+        [{_, _, Workers, _, _, _}] ->
+            lists:any(fun(#worker{load = Load}) ->
+                hornbeam_load:is_open(Load) andalso not hornbeam_load:is_proven(Load)
+            end, Workers);
+        [] ->
+            false
+    end.
+
+select(Name, Workers, Max, Which) ->
+    case choose(candidates(Which, Workers), Max) of
         undefined ->
-            select_again(Name, Workers);
+            select_again(Name, Workers, Which);
         Worker = #worker{load = Load} ->
             case hornbeam_load:reserve(Load, Max) of
-                true -> reserved(Worker, Name, Workers, Max);
+                true -> reserved(Worker, Name, Workers, Max, Which);
                 %% Others took the last places meanwhile.
                 false -> full
             end
     end.
 
+candidates(any, Workers) ->
+    Workers;
+candidates(proven, Workers) ->
+    [Worker || Worker = #worker{load = Load} <- Workers, hornbeam_load:is_proven(Load)].
+
 %% None is open: either that is how it is, or all of them were replaced since the row was read, and
 %% then their successors are in it.
-select_again(Name, Workers) ->
+select_again(Name, Workers, Which) ->
     case ets:lookup(?TABLE, Name) of
         [{_, _, Workers, _, _, _}] -> full;
-        [{_, _, Others, Max, _, _}] -> select(Name, Others, Max);
+        [{_, _, Others, Max, _, _}] -> select(Name, Others, Max, Which);
         [] -> down
     end.
 
 %% A worker that is being replaced is closed, then its places are counted, and it is told to end when
 %% all of them have sent their request: a place that was taken in between must not be used.
-reserved(#worker{pid = Pid, writer = Writer, routes = Routes, load = Load}, Name, Workers, Max) ->
+reserved(#worker{pid = Pid, writer = Writer, routes = Routes, load = Load}, Name, Workers, Max,
+         Which) ->
     case hornbeam_load:is_open(Load) of
         true ->
             {ok, {Pid, Writer, Routes, Load}};
         false ->
             hornbeam_load:release(Load),
-            select(Name, Workers, Max)
+            select(Name, Workers, Max, Which)
     end.
 
 %% An only worker is not compared to others, nor probed: what it has could go nowhere else.

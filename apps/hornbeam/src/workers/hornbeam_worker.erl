@@ -34,6 +34,7 @@
 -export([hurry/1]).
 -export([publish/2]).
 -export([probe/1]).
+-export([prove/2]).
 -export([info/1]).
 -export([kill/1]).
 
@@ -108,6 +109,12 @@ publish(Worker, Encoded) ->
 probe(Worker) ->
     Worker ! probe,
     true.
+
+%% @doc Have it answer, because of a doubt that hornbeam_load:doubt/1 has numbered.
+-spec prove(pid(), Doubt :: pos_integer()) -> ok.
+prove(Worker, Doubt) ->
+    Worker ! {prove, Doubt},
+    ok.
 
 %% @doc What `hornbeam:info/0' shows of the worker, or `undefined' when it has just gone.
 -spec info(pid()) -> map() | undefined.
@@ -213,6 +220,9 @@ handle_info({'DOWN', Monitor, process, _, _} = Message, State = #state{calls = C
     end;
 handle_info(probe, State = #state{pulse = Pulse}) ->
     {noreply, State#state{pulse = hornbeam_worker_pulse:probe(Pulse)}};
+handle_info({prove, Doubt}, State = #state{writer = Writer}) ->
+    ok = hornbeam_writer:say(Writer, {ping, -Doubt}),
+    {noreply, State};
 handle_info({timeout, _, Timer}, State) ->
     handle_timeout(Timer, State);
 handle_info({'EXIT', From, Reason}, State) ->
@@ -315,6 +325,9 @@ handle_message({returned, Id, _} = Message, State = #state{args = Args}) when Id
         true -> hornbeam_pool:release(Pool, Load, Waiting);
         false -> ok
     end,
+    {ok, State};
+handle_message({pong, N}, State = #state{args = #{load := Load}}) when N < 0 ->
+    ok = hornbeam_load:proven(Load, -N),
     {ok, State};
 handle_message({pong, N}, State = #state{pulse = Pulse}) ->
     {ok, State#state{pulse = hornbeam_worker_pulse:pong(N, Pulse)}};

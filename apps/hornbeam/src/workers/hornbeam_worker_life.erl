@@ -10,6 +10,7 @@
 -export([stop_drained/2]).
 -export([discard/1]).
 -export([stop_all/2]).
+-export([doubt/1]).
 -export([withdrawn/2]).
 
 %% How often a worker that leaves is looked after.
@@ -85,6 +86,12 @@ stop_all(Processes, TimeoutMs) ->
 
 await_down(Process = #{monitor := Monitor}) ->
     receive {{worker_down, _}, Monitor, process, _, Reason} -> withdrawn(Process, Reason) end.
+
+%% @doc Another one has died: requests that were lost with that one come here when this one has
+%% answered.
+-spec doubt(hornbeam_slots:process()) -> ok.
+doubt(#{pid := Pid, load := Load}) ->
+    hornbeam_worker:prove(Pid, hornbeam_load:doubt(Load)).
 
 %% @doc It has ended, and is no longer published: those who wait for it are told.
 -spec withdrawn(hornbeam_slots:process(), hornbeam_worker_exit:reason()) -> ok.
