@@ -277,3 +277,12 @@ def test_part_of_a_body_has_the_form_that_the_node_does_not_copy() -> None:
     assert pack_batch([protocol.data(70_000, b"abc")])[4:] == (
         b"\x83l\0\0\0\1h\3w\4datab\0\1\x11\x70m\0\0\0\3abcj"
     )
+
+
+def test_view_of_a_part_is_sent_as_its_bytes() -> None:
+    """A large body is cut without a copy of each piece."""
+    body = b"head middle tail"
+    view = memoryview(body)[5:11]
+    assert protocol.start(1, 200, [], view) == protocol.start(1, 200, [], b"middle")
+    assert protocol.data(1, view) == protocol.data(1, b"middle")
+    assert protocol.last(1, view[:0]) == protocol.last(1, b"")

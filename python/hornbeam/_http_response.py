@@ -415,9 +415,9 @@ class ResponseSide(RequestState):
                 pending.popleft()
                 part.waiter.set()
 
-            self._send_part(bytes(piece), is_last=is_end and part.is_last)
+            self._send_part(piece, is_last=is_end and part.is_last)
 
-    def _send_part(self, body: bytes, *, is_last: bool) -> None:
+    def _send_part(self, body: bytes | memoryview, *, is_last: bool) -> None:
         host = self._response_host
         request_id = self._request_id
         self._unacknowledged_bytes += len(body)

@@ -395,15 +395,17 @@ def response(request_id: int, status: int, headers: Headers, body: bytes) -> byt
     return encode_message((_RESPONSE, request_id, status, headers, body))
 
 
-def start(request_id: int, status: int, headers: Headers, body: bytes) -> bytes:
+def start(
+    request_id: int, status: int, headers: Headers, body: bytes | memoryview
+) -> bytes:
     return encode_message((_START, request_id, status, headers, body))
 
 
-def data(request_id: int, part: bytes) -> bytes:
+def data(request_id: int, part: bytes | memoryview) -> bytes:
     return encode_message((_DATA, request_id, part))
 
 
-def last(request_id: int, part: bytes) -> bytes:
+def last(request_id: int, part: bytes | memoryview) -> bytes:
     return encode_message((_LAST, request_id, part))
 
 

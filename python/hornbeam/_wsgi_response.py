@@ -404,7 +404,7 @@ class WsgiResponse:
         while rest:
             size = protocol.piece_bytes(len(rest), window_bytes)
             taken = self._window.take(size)
-            piece, rest = bytes(rest[:taken]), rest[taken:]
+            piece, rest = rest[:taken], rest[taken:]
 
             if is_last and not rest and self._is_head_sent:
                 self._end(protocol.last(self._request_id, piece), hold=hold)
@@ -418,7 +418,7 @@ class WsgiResponse:
 
             self._end(protocol.last(self._request_id, b""), hold=hold)
 
-    def _send_piece(self, piece: bytes) -> None:
+    def _send_piece(self, piece: bytes | memoryview) -> None:
         request_id = self._request_id
 
         if self._is_head_sent:
