@@ -327,3 +327,24 @@ def test_reader_that_takes_nothing_is_cut(node: Node, name: str) -> None:
                 lambda: ask(server, f"/error/{name}") == "ClientDisconnected",
                 "the application is told",
             )
+
+
+def test_reader_that_is_steady_is_not_cut(node: Node, name: str) -> None:
+    """`send_timeout` is for 64 KiB, not for a window of any size."""
+    window = 16 * MEBIBYTE
+    options = f"#{{send_timeout => 1500, window => {window}}}"
+
+    with (
+        serving(node, "flow", options) as server,
+        Connection(server.url, receive_buffer=PART_BYTES) as client,
+    ):
+        client.send(request(target=f"/download/{name}?{window},{window}"))
+        incoming = client.start_response()
+        received = 0
+
+        while part := incoming.read_part():
+            received += len(part)
+            # All of it takes longer than that time.
+            time.sleep(len(part) / (5 * MEBIBYTE))
+
+    assert received == window

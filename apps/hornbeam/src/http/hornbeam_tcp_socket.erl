@@ -83,7 +83,7 @@ messages() -> ranch_tcp:messages().
 recv(Socket, Length, Timeout) -> ranch_tcp:recv(Socket, Length, Timeout).
 
 -spec send(inet:socket(), iodata()) -> ok | {error, any()}.
-send(Socket, Data) -> ranch_tcp:send(Socket, Data).
+send(Socket, Data) -> hornbeam_parts:send(ranch_tcp, Socket, Data).
 
 -spec sendfile(inet:socket(), file:name_all() | file:fd()) ->
     {ok, non_neg_integer()} | {error, atom()}.

@@ -62,7 +62,7 @@ messages() -> ranch_ssl:messages().
 recv(Socket, Length, Timeout) -> ranch_ssl:recv(Socket, Length, Timeout).
 
 -spec send(ssl:sslsocket(), iodata()) -> ok | {error, any()}.
-send(Socket, Data) -> ranch_ssl:send(Socket, Data).
+send(Socket, Data) -> hornbeam_parts:send(ranch_ssl, Socket, Data).
 
 -spec sendfile(ssl:sslsocket(), file:name_all() | file:fd()) ->
     {ok, non_neg_integer()} | {error, atom()}.
