@@ -202,6 +202,20 @@ def test_client_that_does_not_read(
             wait_until(lambda: server.connections() == 0, "the connection has gone")
 
 
+def test_large_window(node: Node, identity: Identity, authority: Authority) -> None:
+    """What it lets through at once is written in parts, and arrives as it was."""
+    size = 3 << 20
+    options = identity.options("window => 4000000")
+
+    with (
+        serving(node, "flow", options) as server,
+        Connection(server.url, tls=authority.context()) as client,
+    ):
+        body = client.get(f"/download/whole?{size},{size}").body
+
+    assert body == bytes(range(256)) * (size // 256)
+
+
 def test_idle_connection_is_closed(
     node: Node, identity: Identity, authority: Authority
 ) -> None:
