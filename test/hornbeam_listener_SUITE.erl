@@ -26,6 +26,9 @@
 -export([running_request_is_not_idle/1]).
 -export([head_that_drips/1]).
 -export([head_that_drips_after_a_request/1]).
+-export([half_head_is_not_idle/1]).
+-export([what_is_not_a_head/1]).
+-export([half_head_behind_a_response/1]).
 -export([head_that_never_ends/1]).
 -export([drain_lets_requests_finish/1]).
 -export([drain_closes_idle_connections/1]).
@@ -65,6 +68,9 @@ all() ->
         running_request_is_not_idle,
         head_that_drips,
         head_that_drips_after_a_request,
+        half_head_is_not_idle,
+        what_is_not_a_head,
+        half_head_behind_a_response,
         head_that_never_ends,
         drain_lets_requests_finish,
         drain_closes_idle_connections,
@@ -249,26 +255,92 @@ running_request_is_not_idle(Config) ->
     release(Config, "go"),
     ?assertMatch(#{status := 200, body := <<"released">>}, response(Running)).
 
-%% The head has `header_timeout', however steadily it comes.
+%% The head has `header_timeout', however steadily it comes, and wherever it stops; whichever of the
+%% two limits is the longer one.
 head_that_drips(Config) ->
-    Port = start(Config, #{header_timeout => 300, keepalive => 100}),
+    _ = [drips(Config, 300, KeepaliveMs, Part)
+         || {KeepaliveMs, Part} <- [{100, "GET /hello HTTP/1.1\r\nX: "}, {60000, "GET /h"}]],
+    ok.
+
+drips(Config, HeaderMs, KeepaliveMs, Part) ->
+    Port = start(Config, #{header_timeout => HeaderMs, keepalive => KeepaliveMs}),
     Socket = connect(Port),
     StartMs = erlang:monotonic_time(millisecond),
-    send(Socket, "GET /hello HTTP/1.1\r\nX: "),
-    ?assertMatch(#{status := 408}, drip(Socket)),
-    ?assert(is_closed(Socket)),
+    send(Socket, Part),
+    is_late(drip(Socket)),
     ElapsedMs = erlang:monotonic_time(millisecond) - StartMs,
-    ?assert(ElapsedMs >= 300),
-    ?assert(ElapsedMs < 3000).
+    ?assert(ElapsedMs >= HeaderMs),
+    ?assert(ElapsedMs < 3000),
+    ok = hornbeam:stop().
 
-%% The same behind a request, where an idle connection could wait for longer.
+%% The same behind a request, where it is told from an idle connection: also when it comes at once,
+%% and then stops.
 head_that_drips_after_a_request(Config) ->
     Port = start(Config, #{header_timeout => 300, keepalive => 60000}),
+    [Dripping, Stuck, Idle] = Sockets = [connect(Port) || _ <- "123"],
+    [
+        begin
+            get(Socket, "/hello"),
+            #{status := 200} = response(Socket)
+        end
+     || Socket <- Sockets
+    ],
+    send(Stuck, "G"),
+    send(Dripping, "GET /hello HTTP/1.1\r\nX: "),
+    is_late(drip(Dripping)),
+    is_late(hornbeam_test_client:rest(Stuck)),
+    get(Idle, "/hello"),
+    ?assertMatch(#{status := 200}, response(Idle)).
+
+%% Where an idle connection is closed sooner, this one has the time of a head.
+half_head_is_not_idle(Config) ->
+    Port = start(Config, #{header_timeout => 2500, keepalive => 100}),
+    [Half, Idle] = Sockets = [connect(Port) || _ <- "12"],
+    [
+        begin
+            get(Socket, "/hello"),
+            #{status := 200} = response(Socket)
+        end
+     || Socket <- Sockets
+    ],
+    send(Half, "GET /hello HTTP/1.1\r\nHost"),
+    ?assert(is_closed(Idle)),
+    send(Half, ": a\r\n\r\n"),
+    ?assertMatch(#{status := 200}, response(Half)),
+    send(Half, "GET /hello HTTP/1.1\r\nHost"),
+    is_late(hornbeam_test_client:rest(Half)).
+
+%% Empty lines are no head, nor is the rest of a body that nobody wants.
+what_is_not_a_head(Config) ->
+    Port = start(Config, #{header_timeout => 300, keepalive => 60000}),
+    Lines = connect(Port),
+    send(Lines, "\r\n\r\n"),
+    Body = connect(Port),
+    send(Body, "POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nx"),
+    ?assertMatch(#{status := 200}, response(Body)),
+    ?assertEqual(<<>>, drip(Body)),
+    ?assert(is_closed(Lines)).
+
+%% Half a head behind a request whose response is under way disturbs nothing: its time begins with
+%% the end of the response.
+half_head_behind_a_response(Config) ->
+    Port = start(Config, #{header_timeout => 100, keepalive => 60000}),
     Socket = connect(Port),
-    get(Socket, "/hello"),
-    #{status := 200} = response(Socket),
-    send(Socket, "GET /hello HTTP/1.1\r\nX: "),
-    ?assertEqual(closed, drip(Socket)).
+    get(Socket, "/hold?until=go"),
+    send(Socket, "GET /hello HTTP/1.1\r\nHost"),
+    await_seen(Config, <<"1 request /hold">>),
+    %% Others meet their end: twice, so that the reaper has been at it.
+    [
+        begin
+            Other = connect(Port),
+            send(Other, "G"),
+            is_late(hornbeam_test_client:rest(Other))
+        end
+     || _ <- [1, 2]
+    ],
+    release(Config, "go"),
+    ?assertMatch(#{status := 200, body := <<"released">>}, response(Socket)),
+    is_late(hornbeam_test_client:rest(Socket)).
 
 %% Nor may it use its time to fill the memory.
 head_that_never_ends(Config) ->
@@ -451,13 +523,22 @@ reaper(Listener) ->
     Reaper.
 
 %% A byte at a time until the server has had enough.
+%% All that comes to a client that keeps sending.
 drip(Socket) ->
     _ = gen_tcp:send(Socket, "x"),
     case gen_tcp:recv(Socket, 0, 20) of
         {error, timeout} -> drip(Socket);
-        {ok, <<"HTTP/1.1 ", Status:3/binary, _/binary>>} -> #{status => binary_to_integer(Status)};
-        {error, _} -> closed
+        {ok, Received} -> <<Received/binary, (hornbeam_test_client:rest(Socket))/binary>>;
+        {error, _} -> <<>>
     end.
+
+%% 408, complete, and nothing more.
+is_late(Received) ->
+    [Head, Body] = binary:split(Received, <<"\r\n\r\n">>),
+    [<<"HTTP/1.1 408 Request Timeout">> | Lines] = binary:split(Head, <<"\r\n">>, [global]),
+    ?assert(lists:member(<<"connection: close">>, Lines)),
+    Length = integer_to_binary(byte_size(Body)),
+    ?assert(lists:member(<<"content-length: ", Length/binary>>, Lines)).
 
 send_for_ever(Socket, Data) ->
     case gen_tcp:send(Socket, Data) of

@@ -202,11 +202,18 @@ def test_http1_only_streams_the_answer_to_an_upgrade(
         assert len(answer.body) == 100000
 
 
-@pytest.mark.parametrize("begun", [b"", b"PRI * HT"])
-def test_http1_only_ends_who_says_nothing(http1_only: Server, begun: bytes) -> None:
+def test_http1_only_ends_who_says_nothing(http1_only: Server) -> None:
     """`header_timeout`, as for others."""
     with Connection(http1_only.url) as connection:
+        connection.read_eof()
+
+
+@pytest.mark.parametrize("begun", [b"P", b"PRI * HT"])
+def test_http1_only_answers_half_a_head(http1_only: Server, begun: bytes) -> None:
+    """Also where it could still become the preface: what has come is part of a head."""
+    with Connection(http1_only.url) as connection:
         connection.send(begun)
+        assert connection.read_response().status == 408
         connection.read_eof()
 
 

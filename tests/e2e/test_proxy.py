@@ -298,6 +298,18 @@ def test_half_a_proxy_header(proxied: Server, half: bytes) -> None:
     assert 0.6 < time.monotonic() - began < 3.0
 
 
+@pytest.mark.parametrize("half", [b"", b"G", request(target="/hello")[:-2]])
+def test_half_a_head_behind_a_proxy_header(proxied: Server, half: bytes) -> None:
+    """The bytes of the PROXY header are none of a head: nothing is answered to them."""
+    with Connection(proxied.url) as client:
+        client.send(V1 + half)
+
+        if half:
+            assert client.read_response().status == 408
+
+        client.read_eof()
+
+
 def test_second_proxy_header_is_no_request(proxied: Server) -> None:
     with Connection(proxied.url) as client:
         client.send(V1 + V1 + request(target="/see/second"))

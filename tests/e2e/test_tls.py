@@ -9,6 +9,7 @@ import threading
 import uuid
 from ast import literal_eval
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -219,7 +220,7 @@ def test_large_window(node: Node, identity: Identity, authority: Authority) -> N
 def test_idle_connection_is_closed(
     node: Node, identity: Identity, authority: Authority
 ) -> None:
-    """After `keepalive`, with a goodbye; a head that drips after `header_timeout`."""
+    """After `keepalive`, with a goodbye; a part of a head is answered 408."""
     options = identity.options("keepalive => 100, header_timeout => 1000")
 
     with serving(node, "contract", options) as server:
@@ -230,7 +231,35 @@ def test_idle_connection_is_closed(
             assert idle.get("/hello").text == "hello"
             dripping.send(b"GET / HT")
             idle.read_eof()
+            assert dripping.read_response().status == 408
+            dripping.read_eof()
             wait_until(lambda: server.connections() == 0, "both have gone")
+
+
+def test_half_heads(node: Node, identity: Identity, authority: Authority) -> None:
+    """408 also where idle connections may live longer; silence where nothing came."""
+    options = identity.options("keepalive => 20000, header_timeout => 1000")
+
+    with serving(node, "contract", options) as server, ExitStack() as stack:
+        silent, first, later, idle = (
+            stack.enter_context(Connection(server.url, tls=authority.context()))
+            for _ in range(4)
+        )
+        first.send(b"GET /hello HTTP/1.1\r\nHost: x\r\nX")
+
+        for used in (later, idle):
+            assert used.get("/hello").text == "hello"
+
+        later.send(b"G")
+        silent.read_eof()
+
+        for late in (first, later):
+            answer = late.read_response()
+            assert answer.status == 408
+            assert answer.one("connection") == b"close"
+            late.read_eof()
+
+        assert idle.get("/hello").text == "hello"
 
 
 def test_drain(node: Node, identity: Identity, authority: Authority) -> None:

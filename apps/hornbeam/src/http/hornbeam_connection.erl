@@ -21,6 +21,8 @@
 -export([is_http2/1]).
 -export([finish/1]).
 -export([activity/1]).
+-export([head_began/1]).
+-export([has_head_begun/1]).
 -export([protocol/1]).
 -export([out_bytes/1]).
 -export([end_stream/3]).
@@ -39,9 +41,12 @@
 %% Cowboy's specification wants a PROXY header, where Cowboy itself passes `undefined' for none.
 -dialyzer({nowarn_function, [init/3, serve/4]}).
 
--export_type([context/0, activity/0]).
+-export_type([context/0, activity/0, watched/0]).
 
 -type activity() :: atomics:atomics_ref().
+
+-type watched() :: {pid(), inet:socket() | ssl:sslsocket(), Transport :: module(), activity()}.
+%% What others need who look after a connection.
 
 -type context() :: #{
     socket := inet:socket() | ssl:sslsocket(),
@@ -60,12 +65,15 @@
 }.
 
 %% Fields of activity(): streams under way, streams so far, when the last one ended, whether it is
-%% known for an HTTP/2 connection (1), and whether it was asked to finish (1).
+%% known for an HTTP/2 connection (1), whether it was asked to finish (1), and the number of the
+%% request, from 1, of whose head a part was seen.
 -define(STREAMS, 1).
 -define(TOTAL, 2).
 -define(IDLE_SINCE_MS, 3).
 -define(HTTP2, 4).
 -define(FINISHING, 5).
+-define(HEAD, 6).
+-define(ACTIVITY_FIELDS, 6).
 %% Process dictionary.
 -define(WIDENED, hornbeam_connection_widened).
 %% With TLS, whose reads are of up to 16 KiB: of one read of the socket below, once a large body has
@@ -101,7 +109,7 @@ init(Parent, Ref, _Transport) ->
     ActiveN = reads_at_once(Tls, ActiveN0),
     %% Cowboy's connection process supervises the processes of user-supplied handlers.
     process_flag(trap_exit, true),
-    Activity = atomics:new(5, [{signed, true}]),
+    Activity = atomics:new(?ACTIVITY_FIELDS, [{signed, true}]),
     ok = atomics:put(Activity, ?IDLE_SINCE_MS, erlang:monotonic_time(millisecond)),
     Context = (addresses(Header, Transport:peername(Socket), Transport:sockname(Socket), Server))#{
         socket => Socket,
@@ -166,7 +174,7 @@ protocol(Activity) ->
 
 %% @doc Ask a connection to finish: it ends after what it is sending, at once if there is nothing.
 %% A system message is how Cowboy is told so; sys:terminate/3 waits, hence the process.
--spec finish({pid(), inet:socket() | ssl:sslsocket(), module(), activity()}) -> ok.
+-spec finish(watched()) -> ok.
 finish({Pid, Socket, Transport, Activity}) ->
     ok = atomics:put(Activity, ?FINISHING, 1),
     _ = spawn(fun() ->
@@ -214,6 +222,16 @@ calm(#{socket := Socket, transport := Transport}, StreamId) ->
 activity(Activity) ->
     {atomics:get(Activity, ?STREAMS), atomics:get(Activity, ?TOTAL),
      atomics:get(Activity, ?IDLE_SINCE_MS)}.
+
+%% @doc A part of the next request's head was seen. Called by the connection, where none is under way.
+-spec head_began(activity()) -> ok.
+head_began(Activity) ->
+    atomics:put(Activity, ?HEAD, atomics:get(Activity, ?TOTAL) + 1).
+
+%% @doc Whether it was, of the request that is next.
+-spec has_head_begun(activity()) -> boolean().
+has_head_begun(Activity) ->
+    atomics:get(Activity, ?HEAD) =:= atomics:get(Activity, ?TOTAL) + 1.
 
 %% @doc A large body comes: read more of it at once. For good: another one may follow.
 -spec widen(context()) -> ok.

@@ -322,7 +322,8 @@ protocol_opts(#state{name = Name, config = Config, connections = Connections}) -
         %% Running requests have limits of their own; these would cut them.
         idle_timeout => infinity,
         inactivity_timeout => infinity,
-        request_timeout => request_timeout_ms(Config),
+        %% The reaper's, which tells an idle connection from a head that comes slowly.
+        request_timeout => infinity,
         max_keepalive => infinity,
         max_headers => MaxHeaders,
         max_header_name_length => ?MAX_HEADER_NAME_BYTES,
@@ -337,30 +338,15 @@ protocol_opts(#state{name = Name, config = Config, connections = Connections}) -
         max_skip_body_length => ?MAX_SKIPPED_BYTES
     }, hornbeam_http2:options(Config)).
 
-%% Cowboy counts from the end of the last response to the end of the next head. Where the reaper
-%% ends idle connections before that, the head has its time; where idle connections may live
-%% longer, so must this timer, and the reaper watches the head.
-request_timeout_ms(#{keepalive := KeepaliveMs, header_timeout := HeaderMs})
-        when is_integer(KeepaliveMs), is_integer(HeaderMs), KeepaliveMs =< HeaderMs ->
-    HeaderMs;
-request_timeout_ms(#{keepalive := KeepaliveMs, header_timeout := HeaderMs})
-        when is_integer(KeepaliveMs), is_integer(HeaderMs) ->
-    KeepaliveMs + HeaderMs;
-request_timeout_ms(_) ->
-    infinity.
-
 stream_server(Name, Config, Connections) ->
     Read = maps:with([timeout, body_timeout, header_timeout, send_timeout, max_body,
                       max_request_line_size, max_header_size, max_headers, http_version, window,
-                      retry, queue_timeout, date_header, proxy_protocol, websocket_timeout, websocket_ping,
+                      retry, queue_timeout, proxy_protocol, websocket_timeout, websocket_ping,
                       websocket_max_frame_size, websocket_compress], Config),
     #{proxy_headers := Trusted} = Config,
-    Server = case Config of
-        #{server_header := <<>>} -> undefined;
-        #{server_header := Text} -> Text
-    end,
-    Read#{name => Name, connections => Connections, server_header => Server,
-          max_skipped => ?MAX_SKIPPED_BYTES, proxy_headers => hornbeam_proxy:new_trust(Trusted)}.
+    Server = maps:merge(Read, hornbeam_response:defaults(Config)),
+    Server#{name => Name, connections => Connections, max_skipped => ?MAX_SKIPPED_BYTES,
+            proxy_headers => hornbeam_proxy:new_trust(Trusted)}.
 
 %%% Drain
 

@@ -9,6 +9,7 @@
 
 %% API
 -export([await_http1/2]).
+-export([has_begun/1]).
 
 %% sys
 -export([system_continue/3]).
@@ -28,6 +29,11 @@
 -spec await_http1(Parent :: pid(), hornbeam_connection:context()) -> http1 | http2.
 await_http1(Parent, Context) ->
     await(#state{parent = Parent, context = Context}).
+
+%% @doc Of the state in which a connection waits so: whether anything has come.
+-spec has_begun(term()) -> boolean().
+has_begun(#state{received = Received}) -> Received =/= <<>>;
+has_begun(_) -> false.
 
 await(State = #state{parent = Parent, context = Context, received = Received}) ->
     #{socket := Socket, transport := Transport} = Context,

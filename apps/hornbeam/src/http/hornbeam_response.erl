@@ -9,6 +9,7 @@
 -module(hornbeam_response).
 
 %% API
+-export([defaults/1]).
 -export([headers/3]).
 -export([trailers/1]).
 -export([whole/4]).
@@ -21,6 +22,13 @@
 -export_type([defaults/0]).
 
 -type defaults() :: #{server_header := binary() | undefined, date_header := boolean(), _ => _}.
+
+%% @doc What the options say of the headers that are added.
+-spec defaults(hornbeam_config:config()) -> defaults().
+defaults(#{server_header := <<>>, date_header := Date}) ->
+    #{server_header => undefined, date_header => Date};
+defaults(#{server_header := Text, date_header := Date}) ->
+    #{server_header => Text, date_header => Date}.
 
 %% @doc Headers for Cowboy, with Date and Server where the application has not set them.
 -spec headers(hornbeam_protocol:headers(), cowboy:http_version(), defaults()) ->
