@@ -705,7 +705,8 @@ def test_request_that_is_left_when_the_worker_stops() -> None:
     wanted = Exchange(app, validate=False).start()
     wanted.session.stop()
     go_on.set()
-    assert messages(wanted.finish()) == []
+    unavailable = ("response", 503, PLAIN, b"Service Unavailable")
+    assert messages(wanted.finish()) == [unavailable]
 
 
 # Context.

@@ -142,7 +142,10 @@ class WsgiSession:
     def disconnect(self) -> None:
         """Note that the client has gone."""
         self._is_gone = True
+        self._cut()
 
+    def _cut(self) -> None:
+        """Let whoever reads or writes notice that nothing comes of it any more."""
         if self._body_changed is not None:
             with self._body_changed:
                 self._body_changed.notify_all()
@@ -168,7 +171,7 @@ class WsgiSession:
     def stop(self) -> None:
         """Note that the worker is about to leave."""
         self._is_stopping = True
-        self.disconnect()
+        self._cut()
 
     def send_held_start(self) -> None:
         """Nothing: heads go out with the first part of the body (PEP 3333)."""
@@ -253,10 +256,13 @@ class WsgiSession:
     def _handle_error(self, error: BaseException) -> None:
         if self._is_gone and is_disconnect(error):
             self._log("debug", "the application left as the client had gone")
+        elif self._is_stopping and is_disconnect(error):
+            self._log("debug", "the application left as the worker is to end")
         else:
             self._log("error", f"{self._describe_error()}\n{format_error(error)}")
 
-        self._response.give_up(*(_UNAVAILABLE if self._is_stopping else _ERROR))
+        if not self._is_gone:
+            self._response.give_up(*(_UNAVAILABLE if self._is_stopping else _ERROR))
 
     def _describe_error(self) -> str:
         if self._response.is_complete:
@@ -291,7 +297,7 @@ class WsgiSession:
                 if self._is_body_complete:
                     return b""
 
-                if self._is_gone:
+                if self._is_gone or self._is_stopping:
                     raise ClientDisconnected(
                         "the client has gone before the end of the body"
                     )

@@ -328,7 +328,7 @@ class WsgiResponse:
 
     def give_up(self, status: int, text: bytes) -> None:
         """End a response that the application did not complete, as well as possible."""
-        if self._is_complete or self._window.is_closed:
+        if self._is_complete:
             return
 
         self._is_complete = True

@@ -3,8 +3,8 @@
 
     python -m faults.models --runs 3000
 
-The sessions of the worker (`test_session_machine.py`) and the pool of the node
-(`prop_pool.erl`); the suites themselves run a few dozen of each.
+The sessions of the worker (`test_session_machine.py`, `test_wsgi_machine.py`) and the
+pool of the node (`prop_pool.erl`); the suites themselves run a few dozen of each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000, help="of each machine")
     runs = parser.parse_args().runs
     environ = {**os.environ, "HORNBEAM_MODEL_RUNS": str(runs)}
-    commands = ([*SESSIONS, "tests/test_session_machine.py"], POOL)
+    files = ["tests/test_session_machine.py", "tests/test_wsgi_machine.py"]
+    commands = ([*SESSIONS, *files], POOL)
     sys.exit(
         max(subprocess.run(command, env=environ).returncode for command in commands)
     )
