@@ -8,6 +8,7 @@ import os
 import random
 import select
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from hornbeam._bridge import CallFailed
 from hornbeam._channel import Channel
 from hornbeam._errors import BridgeClosed, ReentrantCall
 from hornbeam._etf import encode_message, pack_batch
+from hornbeam._leaving import leave_in_disorder
 from hornbeam._pipes import LARGE_PART_BYTES
 from hornbeam._protocol import IncomingMessage
 from hornbeam._reader_role import ReaderRole
@@ -782,6 +784,46 @@ def test_fault_of_ours(
     run(test)
     assert exits == [70]
     assert "KeyError: 'bug'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_part_of_the_input_is_lost(
+    peers: Callable[..., Peer],
+    exits: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    error: type[BaseException],
+) -> None:
+    """What follows would be taken for something else: the worker is given up."""
+    peer = peers()
+    peer.send(ping(1))
+
+    def parse(packet: bytes) -> list[IncomingMessage]:
+        raise error
+
+    monkeypatch.setattr(protocol, "parse_packet", parse)
+
+    with pytest.raises(Left):
+        peer.channel._sorter.read()
+
+    assert exits == [70]
+    assert error.__name__ in capfd.readouterr().err
+
+
+def test_no_memory_for_a_traceback(
+    exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves nevertheless."""
+
+    def print_exc() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(traceback, "print_exc", print_exc)
+
+    with pytest.raises(Left):
+        leave_in_disorder()
+
+    assert exits == [70]
 
 
 def test_pipe_that_is_empty_after_all(peers: Callable[..., Peer]) -> None:

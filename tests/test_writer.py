@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+from hornbeam import _writer
 from hornbeam._protocol import PacketSplitter
 from hornbeam._writer import MAX_BATCH_BYTES, PacketWriter
 
@@ -70,3 +72,63 @@ def test_large_ones_do_not(
 def _enlarge(descriptor: int) -> None:
     fcntl = pytest.importorskip("fcntl")
     fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, 1 << 19)
+
+
+class Left(BaseException):
+    """In place of the end of the process."""
+
+
+@pytest.fixture
+def lefts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Says, of each time the process would have left, with what error it did."""
+    errors: list[str] = []
+
+    def leave() -> None:
+        errors.append(type(sys.exc_info()[1]).__name__)
+        raise Left
+
+    monkeypatch.setattr(_writer, "leave_in_disorder", leave)
+    return errors
+
+
+def test_half_a_packet_is_out(pipe: tuple[int, int], lefts: list[str]) -> None:
+    """The node would take the next one for the rest of it."""
+
+    class Poll:
+        def poll(self) -> None:
+            raise TimeoutError("a signal handler of the application")
+
+    writer = PacketWriter(pipe[1], lambda: None)
+    writer._poll = Poll()  # type: ignore[assignment]  # what is called of it
+
+    with pytest.raises(Left):
+        writer.write(b"x" * (1 << 20))
+
+    assert lefts == ["TimeoutError"]
+
+
+@pytest.mark.parametrize(
+    ("outbox", "encoded", "is_left"),
+    [([b"a"], None, True), ([b"a"], b"b", True), ([], b"b", False)],
+)
+def test_no_memory_for_a_packet(
+    pipe: tuple[int, int],
+    lefts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    outbox: list[bytes],
+    encoded: bytes | None,
+    is_left: bool,
+) -> None:
+    """It is the caller's affair, unless messages of others are lost."""
+
+    def pack(messages: list[bytes]) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(_writer, "pack_batch", pack)
+    writer = PacketWriter(pipe[1], lambda: None)
+    writer.outbox.extend(outbox)
+
+    with pytest.raises(Left if is_left else MemoryError):
+        writer.write(encoded)
+
+    assert bool(lefts) == is_left

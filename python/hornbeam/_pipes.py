@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import select
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
@@ -24,12 +23,11 @@ from typing import Final, Protocol
 from hornbeam._arrivals import Arrivals
 from hornbeam._errors import ReentrantCall
 from hornbeam._leaving import (
-    EXIT_PROTOCOL,
     die_of,
     leave_fork,
+    leave_in_disorder,
     leave_without_node,
 )
-from hornbeam._process import leave
 from hornbeam._protocol import IncomingMessage, ProtocolError
 from hornbeam._reader_role import ReaderRole, Scheduler, milliseconds_until
 from hornbeam._slots import Slot
@@ -294,10 +292,7 @@ class Pipes:
         except ProtocolError as exc:
             die_of(exc)
         except Exception:
-            # A fault of ours: messages are lost, nobody could rely on this worker any
-            # more.
-            traceback.print_exc()
-            leave(EXIT_PROTOCOL)
+            leave_in_disorder()
 
         if receiver.is_output_expected():
             # Behind the tasks' first steps, which are in the loop's queue already.

@@ -15,7 +15,12 @@ from typing import Final
 
 from hornbeam import _protocol as protocol
 from hornbeam._arrivals import Arrivals
-from hornbeam._leaving import die_of, leave_fork, leave_without_node
+from hornbeam._leaving import (
+    die_of,
+    leave_fork,
+    leave_in_disorder,
+    leave_without_node,
+)
 from hornbeam._protocol import IncomingMessage, PacketSplitter, ProtocolError
 from hornbeam._reader_role import ReaderRole
 from hornbeam._slots import Slot, StreamSlot
@@ -132,6 +137,9 @@ class Sorter:
                         self.inbox.append(message)
         except ProtocolError as exc:
             die_of(exc)
+        except BaseException:
+            # Also what a signal handler of the application has raised here.
+            leave_in_disorder()
 
         return len(data)
 

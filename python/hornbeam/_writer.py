@@ -11,6 +11,7 @@ from typing import Final
 
 from hornbeam._errors import ReentrantCall
 from hornbeam._etf import pack_batch
+from hornbeam._leaving import leave_in_disorder
 
 __all__ = ("PacketWriter",)
 
@@ -82,6 +83,12 @@ class PacketWriter:
                 else:
                     for batch in _batches(messages):
                         self._write_packet(pack_batch(batch))
+            except MemoryError:
+                # What others have put into the outbox is lost.
+                if encoded is None or len(messages) > 1:
+                    leave_in_disorder()
+
+                raise
             finally:
                 self._is_writing = False
 
@@ -99,11 +106,16 @@ class PacketWriter:
         if written == len(packet):
             return
 
-        rest = memoryview(packet)[written:]
+        try:
+            rest = memoryview(packet)[written:]
 
-        while rest:
-            self._poll.poll()
-            rest = rest[self._write_some(rest) :]
+            while rest:
+                self._poll.poll()
+                rest = rest[self._write_some(rest) :]
+        except BaseException:
+            # Also what a signal handler of the application has raised here: the node
+            # would take the next packet for the rest of this one.
+            leave_in_disorder()
 
     def _write_some(self, data: bytes | memoryview) -> int:
         try:

@@ -14,8 +14,11 @@ import resource
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from hornbeam import _session
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -42,11 +45,17 @@ def _raise() -> None:
     raise ZeroDivisionError("told to")
 
 
+def _promise() -> None:
+    """Say on the pipe to the node that 4 GiB come, of which these are the first."""
+    os.write(4, b"\xff\xff\xff\xff" + os.urandom(4096))
+
+
 _HOW_TO_DIE: dict[str, Callable[[], object]] = {
     "abort": os.abort,
     "exit": lambda: os._exit(3),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "limit": _exceed,
+    "promise": _promise,
     "raise": _raise,
     "segfault": _segfault,
 }
@@ -165,7 +174,46 @@ async def _pid(scope: Scope, rest: list[str], receive: Receive, send: Send) -> N
     await _respond(send, b"", str(os.getpid()).encode())
 
 
+def _address_space_bytes() -> int:
+    pages = Path("/proc/self/statm").read_text().split()[0]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def _limit_memory(
+    scope: Scope, rest: list[str], receive: Receive, send: Send
+) -> None:
+    """/limit_memory/BYTES: has room for so many more from now on."""
+    used = _address_space_bytes()
+    resource.setrlimit(
+        resource.RLIMIT_AS, (used + int(rest[0]), resource.RLIM_INFINITY)
+    )
+    await _respond(send, b"", b"")
+
+
+async def _take_memory(
+    scope: Scope, rest: list[str], receive: Receive, send: Send
+) -> None:
+    """/take_memory/BYTES: takes so many for a moment."""
+    bytearray(int(rest[0]))
+    await _respond(send, b"", b"")
+
+
+async def _swallow(scope: Scope, rest: list[str], receive: Receive, send: Send) -> None:
+    """Goes on for as long as the file `swallow` is there, also when it is cancelled.
+
+    Which is reported sooner than usual.
+    """
+    vars(_session)["CANCEL_GRACE_S"] = 0.2
+
+    while (_FOLDER / "swallow").exists():
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.02)
+
+
 _ROUTES = {
+    "limit_memory": _limit_memory,
+    "take_memory": _take_memory,
+    "swallow": _swallow,
     "echo": _echo,
     "stream": _stream,
     "die": _die,

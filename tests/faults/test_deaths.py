@@ -10,6 +10,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from e2e.http2 import Client as Http2Client
 from e2e.http2_websocket import WebSocket
 from e2e.observe import Server, survivors
 from e2e.raw import Connection, Cut, request, wait_until
-from faults.kills import ask, serving, wait_until_all_ready
+from faults.kills import OPTIONS, ask, serving, wait_until_all_ready
 from node import Node
 
 
@@ -42,8 +43,8 @@ def marker(tmp_path: Path) -> Path:
 def test_killed_by_the_kernel(server: Server, marker: Path) -> None:
     """Beyond a limit, as out of memory, it is SIGKILL: safe requests do not notice.
 
-    The limit is that of CPU time: that of address space makes Python raise MemoryError,
-    of which a worker does not die, and one of a control group needs root.
+    The limit is that of CPU time: that of address space makes Python raise MemoryError
+    (see test_no_memory), and one of a control group needs root.
     """
     assert ask(server, "/die/limit/before/marker") == 200
     assert not marker.exists()
@@ -225,3 +226,81 @@ def test_death_in_lifespan_shutdown(node: Node, tmp_path: Path, how: str) -> Non
         assert node.eval(f"hornbeam:stop({server.name})") == "ok"
 
     assert survivors(successors) == []
+
+
+def test_no_memory(server: Server) -> None:
+    """An application that gets no more has failed with that request, and no other."""
+    for _ in range(10):
+        assert ask(server, f"/limit_memory/{32 << 20}") == 200
+
+    pids = server.worker_pids()
+    assert {ask(server, f"/take_memory/{256 << 20}") for _ in range(4)} == {500}
+    assert {ask(server, "/echo/x") for _ in range(4)} == {200}
+    assert server.worker_pids() == pids
+
+
+def test_no_memory_at_all(node: Node, tmp_path: Path) -> None:
+    """Nobody gets a wrong answer, whatever can't be read, run or sent for want of it.
+
+    A worker that has lost what it read leaves: what comes next would be taken for
+    something else.
+    """
+    options = f"{OPTIONS}, timeout => 3000, stall_timeout => 2000, heartbeat => 100"
+
+    with serving(node, tmp_path, options) as server:
+        for _ in range(10):
+            assert ask(server, "/limit_memory/0") == 200
+
+        def upload(number: int) -> int:
+            body = bytes((number,)) * (8 << 20)
+
+            with Connection(server.url) as client:
+                try:
+                    answer = client.post(f"/echo/{number}", body)
+                except (Cut, ConnectionError):
+                    return 502
+
+            if answer.status == 200:
+                assert answer.body == b"POST " + body
+
+            return answer.status
+
+        with ThreadPoolExecutor(8) as threads:
+            statuses = set(threads.map(upload, range(16)))
+
+        assert statuses <= {200, 500, 502, 503, 504}
+        wait_until_all_ready(server)
+
+
+def test_packet_that_never_comes(node: Node, tmp_path: Path, marker: Path) -> None:
+    """A worker that announces 4 GiB is blocked: others serve, and it is replaced."""
+    options = "workers => 2, heartbeat => 100, stall_timeout => 1000, timeout => 500"
+
+    with serving(node, tmp_path, options) as server:
+        pids = server.worker_pids()
+        assert ask(server, "/die/promise/before/marker") in (502, 504)
+        assert {ask(server, "/echo/x") for _ in range(4)} == {200}
+        wait_until(lambda: server.worker_pids() != pids, "it is replaced")
+        wait_until_all_ready(server)
+        (last_exit,) = [
+            fact for fact in server.worker_facts("last_exit") if fact != "none"
+        ]
+        assert "its event loop was blocked for" in last_exit
+        assert ask(server, "/echo/x") == 200
+
+
+def test_swallowed_cancellation(node: Node, tmp_path: Path) -> None:
+    """Its client has a 504; the log says so, and when it is over."""
+    (tmp_path / "swallow").touch()
+
+    with serving(node, tmp_path, "workers => 1, timeout => 200") as server:
+        assert ask(server, "/swallow") == 504
+        node.wait_for_output(
+            r"GET /swallow: was cancelled 0\.2 s ago and still runs: "
+            "the application swallowed the cancellation"
+        )
+        assert ask(server, "/echo/x") == 200
+        (tmp_path / "swallow").unlink()
+        node.wait_for_output(
+            r"GET /swallow: has ended, \d+\.\d s after it was cancelled"
+        )
