@@ -782,7 +782,7 @@ def test_fault_of_ours(
         channel.detach()
 
     run(test)
-    assert exits == [70]
+    assert exits == [71]
     assert "KeyError: 'bug'" in capfd.readouterr().err
 
 
@@ -806,7 +806,7 @@ def test_part_of_the_input_is_lost(
     with pytest.raises(Left):
         peer.channel._sorter.read()
 
-    assert exits == [70]
+    assert exits == [71]
     assert error.__name__ in capfd.readouterr().err
 
 
@@ -823,7 +823,7 @@ def test_no_memory_for_a_traceback(
     with pytest.raises(Left):
         leave_in_disorder()
 
-    assert exits == [70]
+    assert exits == [71]
 
 
 def test_pipe_that_is_empty_after_all(peers: Callable[..., Peer]) -> None:

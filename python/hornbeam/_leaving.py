@@ -15,6 +15,8 @@ __all__ = ("die_of", "leave_fork", "leave_in_disorder", "leave_without_node")
 EXIT_NODE_GONE: Final = 0
 EXIT_PROTOCOL: Final = 70
 """EX_SOFTWARE of sysexits.h."""
+EXIT_DISORDER: Final = 71
+"""EX_OSERR; the node is not at fault, nor has the worker broken the protocol."""
 
 
 def die_of(error: ProtocolError) -> NoReturn:
@@ -32,7 +34,7 @@ def leave_in_disorder() -> NoReturn:
     try:
         traceback.print_exc()
     finally:
-        os._exit(EXIT_PROTOCOL)
+        os._exit(EXIT_DISORDER)
 
 
 def leave_without_node() -> NoReturn:
