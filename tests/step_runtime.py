@@ -14,13 +14,21 @@ from typing import Any
 
 from hornbeam import _asgi
 from hornbeam._etf import decode_packet, pack_batch
+from hornbeam._pacer import Pacer
 from hornbeam._protocol import LogLevel
 from hornbeam._session import Session
 from hornbeam._terms import Atom
 
-__all__ = ("Cancelled", "Puppet", "StepRuntime", "StepTask")
+__all__ = ("Cancelled", "Puppet", "StepRuntime", "StepTask", "spend_turn")
 
 Main = Callable[[], Coroutine[Any, Any, Any]]
+
+
+def spend_turn(pacer: Pacer) -> None:
+    """Have another response send all that may leave in this turn."""
+    pacer.left_bytes = 1
+    assert pacer.admits(1 << 30)
+    pacer.left_bytes = 0
 
 
 class Cancelled(BaseException):
@@ -128,6 +136,7 @@ class StepRuntime:
         self.timers: list[StepTimer] = []
         self._tasks: list[StepTask] = []
         self._ready: list[StepTask] = []
+        self._callbacks: list[Callable[[], None]] = []
 
     def spawn(self, main: Main) -> StepTask:
         task = StepTask(self, main)
@@ -150,18 +159,25 @@ class StepRuntime:
         self.timers.append(timer)
         return timer
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)
+
     def make_ready(self, task: StepTask) -> None:
         if task not in self._ready:
             self._ready.append(task)
 
     def turn(self) -> bool:
-        """Let tasks go on; say whether there were any."""
+        """Let tasks go on, then make calls; say whether there were any."""
         ready, self._ready = self._ready, []
+        callbacks, self._callbacks = self._callbacks, []
 
         for task in ready:
             task.step()
 
-        return bool(ready)
+        for callback in callbacks:
+            callback()
+
+        return bool(ready or callbacks)
 
     def settle(self) -> None:
         """Let tasks go on until all of them wait."""
@@ -190,6 +206,7 @@ class Puppet:
         self.app: _asgi.AsgiApp = self._run
         self.runtime: Any = StepRuntime()
         self.window_bytes = window_bytes
+        self.pacer = Pacer(lambda: self.runtime.call_soon(self.pacer.renew))
         self.sent: list[tuple[Any, ...]] = []
         """The messages of the session, headed by str."""
         self.received: list[_asgi.Message] = []

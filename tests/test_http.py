@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import ChainMap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -26,8 +26,10 @@ from hornbeam._asgi import (
     Send,
 )
 from hornbeam._etf import pack_batch
+from hornbeam._pacer import PACED_PART_BYTES, Pacer
 from hornbeam._protocol import NODE_READ_BYTES
 from hornbeam._runtime import Runtime
+from step_runtime import spend_turn
 from worker_support import (
     LOOPS,
     Exchange,
@@ -1170,6 +1172,92 @@ def test_return_after_a_cancelled_last_send(leaves: bool) -> None:
         assert request.errors == ""
 
     run(test)
+
+
+# A turn of the event loop that others have spent.
+
+PART = b"p" * PACED_PART_BYTES
+
+
+def test_part_waits_for_its_turn() -> None:
+    """Its head goes with it, and what comes behind it comes behind it."""
+
+    async def test(runtime: Runtime) -> None:
+        app = sends(start(), body(PART, more_body=True), body(b"y"))
+        request = Exchange(runtime, app)
+        turns = hold_turns(request)
+        request.session.start()
+        await request.turn()
+        request.session.send_held_start()
+        assert request.sent == []
+        turns.pop()()
+        assert await request.end() == [("start", 200, [], PART), ("last", b"y")]
+
+    run(test)
+
+
+def test_part_whose_send_is_cancelled_before_its_turn() -> None:
+    """It stays, as one does that waits for its window: the body has no hole."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        task = asyncio.ensure_future(send(body(PART, more_body=True)))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        await send(body(b"rest"))
+
+    async def test(runtime: Runtime) -> None:
+        request = Exchange(runtime, app)
+        turns = hold_turns(request)
+        request.session.start()
+        await pass_turns(runtime, 10)
+        assert request.sent == []
+        turns.pop()()
+        assert await request.end() == [("start", 200, [], PART), ("last", b"rest")]
+
+    run(test)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_end_before_the_turn_of_a_part(leaves: bool) -> None:
+    """Nothing of it was sent: where there is a client, it gets a whole answer."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        task = asyncio.ensure_future(send(body(PART, more_body=True)))
+        await asyncio.sleep(0)
+
+        if leaves:
+            await task
+        else:
+            task.cancel()
+            raise RuntimeError("no")
+
+    async def test(runtime: Runtime) -> None:
+        request = Exchange(runtime, app)
+        turns = hold_turns(request)
+        request.session.start()
+        await pass_turns(runtime, 2)
+
+        if leaves:
+            request.session.disconnect()
+
+        sent = await request.end()
+        assert [message[1] for message in sent] == ([] if leaves else [500])
+        turns.pop()()
+        assert request.kinds[-1] == "done"
+
+    run(test)
+
+
+def hold_turns(request: Exchange) -> list[Callable[[], None]]:
+    """Have others spend this turn; what is returned gets the call for the next one."""
+    turns: list[Callable[[], None]] = []
+    request.pacer = Pacer(lambda: turns.append(request.pacer.renew))
+    spend_turn(request.pacer)
+    return turns
 
 
 def test_small_room_is_not_used_for_a_crumb() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -22,6 +23,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from hornbeam import _http_response
 from hornbeam._asgi import (
     AsgiOrderError,
     ClientDisconnected,
@@ -31,7 +33,7 @@ from hornbeam._asgi import (
 from hornbeam._http import HttpSession
 from hornbeam._terms import Atom
 from hornbeam._websocket import MIN_MESSAGE_BYTES, WebSocketSession
-from step_runtime import Cancelled, Puppet, StepTask
+from step_runtime import Cancelled, Puppet, StepTask, spend_turn
 
 RUNS = int(os.environ.get("HORNBEAM_MODEL_RUNS", "60"))
 STEPS = 30
@@ -253,6 +255,23 @@ class SessionMachine(RuleBasedStateMachine):
 
 class HttpMachine(SessionMachine):
     """One HTTP request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # All parts are small here.
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(_http_response, "PACED_PART_BYTES", 1)
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self.patch.undo()
+
+    @rule()
+    def spend_turn(self) -> None:
+        """Others have sent what may leave in this turn; so parts wait for the next."""
+        spend_turn(self.puppet.pacer)
 
     @initialize(
         window=st.integers(1, 24),

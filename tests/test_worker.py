@@ -26,6 +26,7 @@ from fake_node import (
     wait_until,
 )
 from hornbeam._etf import CODEC, encode_message, pack_batch
+from hornbeam._pacer import TURN_BYTES
 from hornbeam._protocol import MAX_PACKET_BYTES
 from hornbeam._terms import Atom
 
@@ -618,6 +619,38 @@ def test_download_takes_a_window(start: Start) -> None:
         digest.digest() == hashlib.sha256((part * (size // 25600 + 1))[:size]).digest()
     )
     assert read_status(node.pid, "VmHWM") - before_kib < 8192
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_small_answer_among_streams_that_begin(start: Start, loop: str) -> None:
+    """It waits for what leaves in a turn or two, and not for the windows of all."""
+    count, part_bytes = 200, 25600
+    node = start(acknowledge=False, loop=Atom(loop))
+    node.wait_ready()
+    streams = [node.make_message("/download", b"1000000") for _ in range(count)]
+    node.send(*streams, node.make_message("/count"))
+    node.expect("done", count + 1)
+    parts = [Atom("start"), Atom("data")]
+
+    with node._changed:
+        heads = [message[0] for message in node.messages]
+        before = node.messages[: heads.index(Atom("response"))]
+
+    before_bytes = sum(len(m[-1]) for m in before if m[0] in parts)
+    assert 0 < before_bytes <= 2 * (TURN_BYTES + part_bytes)
+    # Nobody is forgotten: each sends what its window has room for.
+    sizes = dict.fromkeys((stream[1] for stream in streams), 0)
+
+    def are_windows_full() -> bool:
+        for message in node.messages:
+            if message[0] in parts:
+                sizes[message[1]] += len(message[-1])
+
+        node.messages.clear()
+        return min(sizes.values()) > WINDOW // 2
+
+    node.wait(are_windows_full, "a window of each")
+    assert max(sizes.values()) <= WINDOW
 
 
 def take_part(node: FakeNode, request_id: int) -> Any:

@@ -26,7 +26,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 def sizes_of_packets(pipe: tuple[int, int], messages: list[bytes]) -> list[int]:
     """What the messages are written as; all has to fit into the pipe."""
     read_end, write_end = pipe
-    writer = PacketWriter(write_end, lambda: None)
+    writer = PacketWriter(write_end, lambda: None, lambda _: None)
     writer.outbox.extend(messages)
     writer.write()
     assert writer.outbox == []
@@ -98,7 +98,7 @@ def test_half_a_packet_is_out(pipe: tuple[int, int], lefts: list[str]) -> None:
         def poll(self) -> None:
             raise TimeoutError("a signal handler of the application")
 
-    writer = PacketWriter(pipe[1], lambda: None)
+    writer = PacketWriter(pipe[1], lambda: None, lambda _: None)
     writer._poll = Poll()  # type: ignore[assignment]  # what is called of it
 
     with pytest.raises(Left):
@@ -125,7 +125,7 @@ def test_no_memory_for_a_packet(
         raise MemoryError
 
     monkeypatch.setattr(_writer, "pack_batch", pack)
-    writer = PacketWriter(pipe[1], lambda: None)
+    writer = PacketWriter(pipe[1], lambda: None, lambda _: None)
     writer.outbox.extend(outbox)
 
     with pytest.raises(Left if is_left else MemoryError):

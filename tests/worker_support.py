@@ -18,6 +18,7 @@ from hornbeam._asgi import AsgiApp, Receive, Scope, Send
 from hornbeam._channel import Channel
 from hornbeam._etf import decode_packet, encode_message, pack_batch
 from hornbeam._http import HttpSession
+from hornbeam._pacer import Pacer
 from hornbeam._protocol import LogLevel, PacketSplitter
 from hornbeam._runtime import Runtime, make_runtime
 from hornbeam._session import Session
@@ -92,6 +93,7 @@ class Conversation:
         self.runtime = runtime
         self.app = app
         self.window_bytes = window
+        self.pacer = Pacer(lambda: runtime.call_soon(self.pacer.renew))
         self.sent: list[Sent] = []
         """The messages of the session, headed by str."""
         self.logs: list[tuple[str, str]] = []

@@ -19,7 +19,8 @@ stream before its first event), and the node's clock for the start of the respon
 
 Flow control. At most a window of the response's body is unacknowledged. A part that
 does not fit waits in `_pending`, from where acknowledgements take it piece by piece;
-its `send()` waits as long. If that `send()` is cancelled the part stays, so that the
+its `send()` waits as long. So does one that comes when the turn of the event loop has
+sent its share, see `_pacer`. If that `send()` is cancelled the part stays, so that the
 body has no hole.
 
 No table drives the phases, as elsewhere in this package: `send()` runs twice for each
@@ -41,6 +42,7 @@ from hornbeam._asgi import (
 )
 from hornbeam._headers import HEADER_NAMES, check_headers, check_trailers
 from hornbeam._http_file import FileOffer, file_path
+from hornbeam._pacer import PACED_PART_BYTES, Pacer
 from hornbeam._request_state import (
     BODY,
     BROKEN,
@@ -60,6 +62,7 @@ class ResponseHost(Protocol):
     """What the responses of one worker share."""
 
     window_bytes: int
+    pacer: Pacer
     runtime: Runtime
 
     def post(self, encoded: bytes) -> None:
@@ -137,7 +140,7 @@ class ResponseSide(RequestState):
         self._unacknowledged_bytes -= sent_bytes
 
         if self._pending:
-            self._send_pending()
+            self.send_pending()
 
     def send_held_start(self) -> None:
         """Have the head not wait any longer for the first part of the body."""
@@ -328,9 +331,12 @@ class ResponseSide(RequestState):
             self._send_whole(body)
             return None
 
+        host = self._response_host
+
         if (
             self._pending
-            or size > self._response_host.window_bytes - self._unacknowledged_bytes
+            or size > host.window_bytes - self._unacknowledged_bytes
+            or (size >= PACED_PART_BYTES and not host.pacer.admits(self._request_id))
         ):
             return self._enqueue(body, is_last=is_last)
 
@@ -364,6 +370,9 @@ class ResponseSide(RequestState):
     def _enqueue(self, body: bytes, *, is_last: bool) -> _Part | None:
         if is_last and self._phase == HELD:
             self._add_content_length(len(body))
+        elif self._phase == HELD:
+            # Its head goes with it, also where its turn is still to come.
+            self._phase = BODY
 
         part = _Part(body, self._response_host.runtime.create_waiter(), is_last=is_last)
 
@@ -375,7 +384,7 @@ class ResponseSide(RequestState):
         if is_last:
             self._phase = ENDING
 
-        self._send_pending()
+        self.send_pending()
         return part if part in self._pending else None
 
     def _add_content_length(self, size: int) -> None:
@@ -389,14 +398,14 @@ class ResponseSide(RequestState):
         ):
             headers.append((b"content-length", b"%d" % size))
 
-    def _send_pending(self) -> None:
-        """Send what there is room for.
+    def send_pending(self) -> None:
+        """Send what there is room for, in the client's window and in this turn.
 
         The node may owe acknowledgements for up to a quarter of the window; so waiting
         for half of it to be free comes to an end, and avoids a crumb for each
         acknowledgement.
         """
-        window = self._response_host.window_bytes
+        window, pacer = self._response_host.window_bytes, self._response_host.pacer
         pending = self._pending
         assert pending is not None
 
@@ -405,6 +414,10 @@ class ResponseSide(RequestState):
             room = window - self._unacknowledged_bytes
 
             if room < min(len(part.rest), (window + 1) // 2):
+                return
+
+            if not pacer.admits(self._request_id):
+                pacer.wait(self)
                 return
 
             size = protocol.piece_bytes(len(part.rest), room)

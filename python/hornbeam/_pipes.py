@@ -28,6 +28,7 @@ from hornbeam._leaving import (
     leave_in_disorder,
     leave_without_node,
 )
+from hornbeam._pacer import PACED_PART_BYTES, Pacer
 from hornbeam._protocol import IncomingMessage, ProtocolError
 from hornbeam._reader_role import ReaderRole, Scheduler, milliseconds_until
 from hornbeam._slots import Slot
@@ -83,6 +84,7 @@ class Pipes:
         "_writer",
         "arrivals",
         "loop_thread",
+        "pacer",
         "rounds",
     )
 
@@ -92,11 +94,17 @@ class Pipes:
     arrivals: Arrivals
     """What was read of requests that have not begun."""
 
+    pacer: Pacer
+    """How much of bodies leaves in a turn; parts are posted while its budget lasts."""
+
     rounds: int
     """How often the event loop has come round to its messages."""
 
     def __init__(self, read_descriptor: int, write_descriptor: int) -> None:
-        self._writer = PacketWriter(write_descriptor, leave_without_node)
+        self.pacer = Pacer(self._schedule_renewal)
+        self._writer = PacketWriter(
+            write_descriptor, leave_without_node, self.pacer.charge
+        )
         self._put = self._writer.outbox.append
         self._role = ReaderRole(read_descriptor, self._on_readable)
         self._sorter = Sorter(read_descriptor, self._role, self._send_later)
@@ -179,12 +187,27 @@ class Pipes:
         A thousand tasks that send in the same turn do not fill the memory with what is
         then all written in one go, and the node begins with the first ones meanwhile.
         """
+        size = len(encoded)
         self.post(encoded)
 
-        if len(encoded) >= LARGE_PART_BYTES:
+        if size < PACED_PART_BYTES:
+            return
+
+        self.pacer.left_bytes -= size
+
+        if size >= LARGE_PART_BYTES:
             # In the midst of a packet it leaves at the end of the turn.
             with suppress(ReentrantCall):
                 self.flush()
+
+    def _schedule_renewal(self) -> None:
+        if self._scheduler is not None:
+            self._scheduler.call_soon(self._renew)
+
+    def _renew(self) -> None:
+        """Send what was posted in this turn, and let parts that wait come after it."""
+        self.flush()
+        self.pacer.renew()
 
     def flush(self) -> None:
         """Send what is in the outbox now."""
@@ -283,6 +306,7 @@ class Pipes:
         if receiver is None or scheduler is None:
             return
 
+        self.pacer.begin_turn()
         # What is posted meanwhile leaves below.
         self._flush_scheduled = True
 

@@ -111,6 +111,7 @@ class _Worker:
         self.window_bytes = settings.window_bytes
         self.post = channel.post
         self.post_part = channel.post_part
+        self.pacer = channel.pacer
         self.call_service = channel.call_async
         self.claim = channel.arrivals.claim
         self._has_arrived = channel.arrivals.has

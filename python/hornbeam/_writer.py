@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -33,12 +34,15 @@ class PacketWriter:
     Args:
         descriptor: of the pipe, non-blocking.
         on_broken: called when nobody reads the pipe any more; does not return.
+        on_blocked: called with the seconds in which the pipe was full, in the midst of
+            a packet.
     """
 
     __slots__ = (
         "_descriptor",
         "_is_writing",
         "_lock",
+        "_on_blocked",
         "_on_broken",
         "_poll",
         "outbox",
@@ -47,10 +51,16 @@ class PacketWriter:
     outbox: list[bytes]
     """Encoded messages that the next packet begins with; always the same list."""
 
-    def __init__(self, descriptor: int, on_broken: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        on_broken: Callable[[], None],
+        on_blocked: Callable[[float], None],
+    ) -> None:
         self.outbox = []
         self._descriptor = descriptor
         self._on_broken = on_broken
+        self._on_blocked = on_blocked
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
         self._lock = threading.RLock()
@@ -107,6 +117,7 @@ class PacketWriter:
             return
 
         try:
+            began_s = time.monotonic()
             rest = memoryview(packet)[written:]
 
             while rest:
@@ -116,6 +127,8 @@ class PacketWriter:
             # Also what a signal handler of the application has raised here: the node
             # would take the next packet for the rest of this one.
             leave_in_disorder()
+
+        self._on_blocked(time.monotonic() - began_s)
 
     def _write_some(self, data: bytes | memoryview) -> int:
         try:
