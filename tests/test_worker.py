@@ -637,7 +637,8 @@ def test_small_answer_among_streams_that_begin(start: Start, loop: str) -> None:
         before = node.messages[: heads.index(Atom("response"))]
 
     before_bytes = sum(len(m[-1]) for m in before if m[0] in parts)
-    assert 0 < before_bytes <= 2 * (TURN_BYTES + part_bytes)
+    # trio runs tasks in any order: it may even be the first.
+    assert before_bytes <= 2 * (TURN_BYTES + part_bytes)
     # Nobody is forgotten: each sends what its window has room for.
     sizes = dict.fromkeys((stream[1] for stream in streams), 0)
 
