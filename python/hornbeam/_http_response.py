@@ -331,17 +331,18 @@ class ResponseSide(RequestState):
             self._send_whole(body)
             return None
 
-        host = self._response_host
-
         if (
             self._pending
-            or size > host.window_bytes - self._unacknowledged_bytes
-            or (size >= PACED_PART_BYTES and not host.pacer.admits(self._request_id))
+            or size > self._response_host.window_bytes - self._unacknowledged_bytes
+            or (size >= PACED_PART_BYTES and not self._has_turn())
         ):
             return self._enqueue(body, is_last=is_last)
 
         self._send_part(body, is_last=is_last)
         return None
+
+    def _has_turn(self) -> bool:
+        return self._response_host.pacer.admits(self._request_id)
 
     def _count_down(self, size: int, is_last: bool) -> None:
         assert self._left_bytes is not None
@@ -405,7 +406,7 @@ class ResponseSide(RequestState):
         for half of it to be free comes to an end, and avoids a crumb for each
         acknowledgement.
         """
-        window, pacer = self._response_host.window_bytes, self._response_host.pacer
+        window = self._response_host.window_bytes
         pending = self._pending
         assert pending is not None
 
@@ -416,8 +417,8 @@ class ResponseSide(RequestState):
             if room < min(len(part.rest), (window + 1) // 2):
                 return
 
-            if not pacer.admits(self._request_id):
-                pacer.wait(self)
+            if not self._has_turn():
+                self._response_host.pacer.wait(self)
                 return
 
             size = protocol.piece_bytes(len(part.rest), room)
