@@ -564,6 +564,18 @@ def test_application_returns_while_a_task_sends() -> None:
     assert more.error is None and last.error is None
 
 
+def test_empty_part_behind_one_that_is_cut() -> None:
+    """Nothing of it is left out, and yet the client does not get what it ends."""
+    puppet = begin_http(1)
+    more = puppet.send({**HTTP_MESSAGES["more"], "body": b"ab"})
+    empty = puppet.send({**HTTP_MESSAGES["more"], "body": b""})
+    puppet.end(RuntimeError())
+    puppet.runtime.settle()
+    assert puppet.sent[1:] == [("abort",), ("done",)]
+    assert isinstance(more.error, ClientDisconnected)
+    assert isinstance(empty.error, ClientDisconnected)
+
+
 def test_application_raises_while_a_task_sends() -> None:
     puppet = begin_http(2)
     more = puppet.send({**HTTP_MESSAGES["more"], "body": b"abc"})
@@ -594,6 +606,9 @@ def test_file_waits_for_its_turn() -> None:
     assert more.error is None and last.error is None
     assert isinstance(file.error, AsgiOrderError)
 
+
+# RFC 6455 7.4.1.
+PROTOCOL_ERROR = 1002
 
 # What may follow what on the wire of a WebSocket.
 WEBSOCKET_WIRE = {
@@ -789,6 +804,11 @@ class WebSocketMachine(SessionMachine):
             assert self.is_gone or self.end_code or self.wire in ("ended", "over")
             self.is_end_got = True
 
+            # With the end of a faulty client the application's answers end, too.
+            if self.end_code == PROTOCOL_ERROR and self.phase == "open":
+                self.is_gone = True
+                self.wire = "gone"
+
     # The node.
 
     @precondition(lambda self: self.is_alive() and self.wire == "open")
@@ -808,9 +828,9 @@ class WebSocketMachine(SessionMachine):
     @rule()
     def fault(self) -> None:
         if self.end_code is None:
-            self.end_code = 1002
+            self.end_code = PROTOCOL_ERROR
 
-        self.session.end(1002, b"")
+        self.session.end(PROTOCOL_ERROR, b"")
 
     @precondition(
         lambda self: self.is_alive() and self.wire in ("connecting", "denied")
@@ -870,3 +890,25 @@ def test_application_returns_while_a_task_receives() -> None:
     assert puppet.sent == [("accept", None, []), ("close", 1000, b""), ("done",)]
     assert waiting.done()
     assert puppet.received[-1]["type"] == "websocket.disconnect"
+
+
+def test_close_after_the_end_of_a_faulty_client() -> None:
+    """Its end was taken, and answered: a close of the application comes too late."""
+    puppet = Puppet(1)
+    scope: dict[str, Any] = {
+        "path": "/",
+        "subprotocols": [],
+        "extensions": {"hornbeam.topics": {}},
+    }
+    puppet.session = session = WebSocketSession(puppet, 1, scope)
+    session.start()
+    puppet.send({"type": "websocket.accept"})
+    session.end(PROTOCOL_ERROR, b"")
+    puppet.receive()
+    puppet.receive()
+    puppet.runtime.settle()
+    assert puppet.sent[-1] == ("close", PROTOCOL_ERROR, b"")
+    late = puppet.send({"type": "websocket.close"})
+    puppet.runtime.settle()
+    assert isinstance(late.error, ClientDisconnected)
+    assert puppet.sent[-1] == ("close", PROTOCOL_ERROR, b"")

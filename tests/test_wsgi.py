@@ -709,6 +709,33 @@ def test_request_that_is_left_when_the_worker_stops() -> None:
     assert messages(wanted.finish()) == [unavailable]
 
 
+def test_read_behind_one_that_was_cut() -> None:
+    """What comes later would seem to follow what the first read had got and lost."""
+    reads: list[bytes | str] = []
+    has_failed = threading.Event()
+    go_on = threading.Event()
+
+    def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        for _ in range(2):
+            try:
+                reads.append(environ["wsgi.input"].read(4))
+            except OSError as exc:
+                reads.append(type(exc).__name__)
+
+            has_failed.set()
+            assert go_on.wait(TIMEOUT_S)
+
+        return hello(environ, start_response)
+
+    wanted = Exchange(app, body=b"ab", more=True, validate=False).start()
+    wanted.session.stop()
+    assert has_failed.wait(TIMEOUT_S)
+    wanted.session.add_body(b"cdef", False)
+    go_on.set()
+    wanted.finish()
+    assert reads == ["ClientDisconnected", "ClientDisconnected"]
+
+
 # Context.
 
 

@@ -222,8 +222,8 @@ class WsgiMachine(RuleBasedStateMachine):
     ) -> None:
         if error is not None:
             assert error is ClientDisconnected
-            assert self.is_cut() and self.more
-            # What a read had got by then is lost with it; none comes to an end.
+            # What a read had got by then is lost with it, so all others fail as well.
+            assert self.is_cut() and (self.more or self.has_lost)
             self.has_lost = True
             return
 

@@ -99,11 +99,13 @@ _PLAIN_TEXT: Final = [(b"content-type", b"text/plain; charset=utf-8")]
 class _Part:
     """A part of the response's body that waits for room."""
 
-    __slots__ = ("is_last", "rest", "waiter")
+    __slots__ = ("is_cut", "is_last", "rest", "waiter")
 
     def __init__(self, body: bytes, waiter: Waiter, *, is_last: bool) -> None:
         self.rest = memoryview(body)
         self.is_last = is_last
+        # It will not be sent, also where nothing is left of it.
+        self.is_cut = False
         self.waiter = waiter
 
 
@@ -156,6 +158,7 @@ class ResponseSide(RequestState):
         """Let all that wait in send() see that it was in vain."""
         if self._pending:
             for part in self._pending:
+                part.is_cut = True
                 part.waiter.set()
 
             self._pending.clear()
@@ -254,7 +257,7 @@ class ResponseSide(RequestState):
     def _check_sent(self, part: _Part) -> None:
         self._check_connected()
 
-        if part.rest:
+        if part.is_cut:
             raise ClientDisconnected("the response was cut")
 
     def _check_phase(self, phase: int, kind: str) -> None:

@@ -9,6 +9,8 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol, TypeAlias, cast
 
+from hornbeam._asgi import ClientDisconnected
+
 __all__ = ("ErrorLog", "FileWrapper", "RequestBody")
 
 MAX_LINE_CHARACTERS: Final = 65536
@@ -34,6 +36,7 @@ class RequestBody(io.RawIOBase):
     def __init__(self, source: _BodySource) -> None:
         super().__init__()
         self._source = source
+        self._is_cut = False
 
     def readable(self) -> bool:
         return True
@@ -43,10 +46,21 @@ class RequestBody(io.RawIOBase):
         """Wait for body, and fill the buffer with what there is.
 
         Raises:
-            ClientDisconnected: the client has gone before the end of the body.
+            ClientDisconnected: the client has gone before the end of the body. So it
+                stays: what a read had got by then is lost with it, and nothing may
+                seem to follow what was before.
         """
+        if self._is_cut:
+            raise ClientDisconnected("the body ended too early for a read before")
+
         view = memoryview(buffer).cast("B")
-        data = self._source.take_body(len(view))
+
+        try:
+            data = self._source.take_body(len(view))
+        except ClientDisconnected:
+            self._is_cut = True
+            raise
+
         view[: len(data)] = data
         return len(data)
 
