@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bodies in and out: an echo, a length, much, and little by little.
 
-/echo gives the body back, /length its length in decimal, /much a mebibyte that is
-always the same object, /made one that is made for each request, as what is rendered is,
-/chunks 10,000 parts of 64 bytes.
+/echo gives the body back, /length its length in decimal, /much a mebibyte, /chunks
+10,000 parts of 64 bytes.
 """
 
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 from hello import Receive, Send, live
 
 MUCH = bytes(range(256)) * 4096
-PIECES = [MUCH[start : start + 4096] for start in range(0, len(MUCH), 4096)]
 CHUNK = b"0123456789abcdef" * 4
 CHUNKS = 10_000
 
@@ -25,8 +23,6 @@ async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await _answer(send, b"%d" % await _length(receive))
     elif scope["path"] == "/chunks":
         await _send_chunks(send)
-    elif scope["path"] == "/made":
-        await _answer(send, b"".join(PIECES))
     else:
         await _answer(send, MUCH)
 

@@ -141,14 +141,8 @@ JOBS = (
     _bulk("upload", "Uploads of 10 MB, 8 connections", UPLOAD, UPLOAD_BYTES),
     _bulk(
         "download",
-        "Responses of 1 MiB, always the same object, 8 connections",
+        "Responses of 1 MiB, 8 connections",
         Request(path="/much", answer=DOWNLOAD),
-        DOWNLOAD_BYTES,
-    ),
-    _bulk(
-        "download-made",
-        "Responses of 1 MiB, made for each request, 8 connections",
-        Request(path="/made", answer=DOWNLOAD),
         DOWNLOAD_BYTES,
     ),
     Job(
