@@ -21,6 +21,8 @@ CALM = "connection ENHANCE_YOUR_CALM"
 MEBIBYTE = 1 << 20
 MAX_STREAMS = 100
 MAX_FRAMES = 200_000
+# Of 9 bytes: more than two request lines and heads of HTTP/1.1 and 64 KiB.
+FRAMES_OF_A_HEAD = 20_000
 MAX_RESETS = 200
 MAX_CANCELS = 500
 MAX_BLOCK_BYTES = 24574
@@ -202,6 +204,31 @@ def test_empty_continuation_flood(frames_to: Frames) -> None:
 
     with flooding(frames_to, data):
         assert end_of(frames_to) == CALM
+
+
+def test_more_frames_than_a_head_of_http1(node: Node, frames_to: Frames) -> None:
+    """Before its first head is there, nobody knows that a connection speaks HTTP/2."""
+    head = frames.HeadersFrame(1, frames_to.block(), flags=["END_STREAM"])
+    empty = frames.ContinuationFrame(1).serialize() * FRAMES_OF_A_HEAD
+    frames_to.send(head)
+    assert protocol_of(node, frames_to) == "http1"
+    frames_to.send(empty)
+    # It is looked after once in a second.
+    wait_until(lambda: protocol_of(node, frames_to) != "http1", "it is known")
+    frames_to.send(frames.ContinuationFrame(1, flags=["END_HEADERS"]))
+    assert frames_to.outcome() == "200"
+
+
+def protocol_of(node: Node, connection: Frames) -> str:
+    """What the connection is taken to speak by who looks after it."""
+    _, port = connection.socket.getsockname()
+    return node.eval(
+        "hd([hornbeam_connection:protocol(Activity) || Pid <- processes(),"
+        " {dictionary, Words} <- [process_info(Pid, dictionary)],"
+        " lists:member({'$initial_call', {hornbeam_reaper, init, 1}}, Words),"
+        " {_, Socket, _, Activity, _} <- ets:tab2list(element(2, sys:get_state(Pid))),"
+        f" {{ok, {{_, {port}}}}} <- [inet:peername(Socket)]] ++ [gone])"
+    )
 
 
 def test_head_that_never_ends(node: Node) -> None:

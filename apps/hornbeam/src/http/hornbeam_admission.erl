@@ -18,7 +18,7 @@
 %% @doc `Streams' are under way on its connection, this one with them.
 -spec check(Streams :: pos_integer(), cowboy_req:req(), hornbeam_request:request()) -> verdict().
 check(Streams, Req, Request = #{version := 'HTTP/2', connection := Connection}) ->
-    ok = hornbeam_connection:is_http2(Connection),
+    ok = hornbeam_connection:is_http2(maps:get(activity, Connection)),
     %% Cowboy does not count as long as the client has not acknowledged the settings.
     case Streams =< hornbeam_http2:max_streams() of
         true -> check_http2(Req, Request);

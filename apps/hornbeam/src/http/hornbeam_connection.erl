@@ -160,8 +160,8 @@ stream_ended(Context = #{activity := Activity}) ->
     ok.
 
 %% @doc The connection's streams are those of HTTP/2.
--spec is_http2(context()) -> ok.
-is_http2(#{activity := Activity}) ->
+-spec is_http2(activity()) -> ok.
+is_http2(Activity) ->
     atomics:put(Activity, ?HTTP2, 1).
 
 %% @doc Which protocol the connection is known to speak.

@@ -16,8 +16,9 @@
 
 -export_type([due/0]).
 
--type due() :: head | idle | both.
-%% What is over: the time for the head of a request, the time for which a connection may be idle.
+-type due() :: head | idle | both | size.
+%% What is over: the time for the head of a request, the time for which a connection may be idle, or
+%% what any head may take.
 
 -type outcome() :: busy | wait | close.
 
@@ -57,9 +58,18 @@ look({Pid, _, _, _} = Watched, Total, Due, Defaults) ->
 
 outcome(State, {_, _, _, Activity} = Watched, Total, Due, Defaults) ->
     case hornbeam_connection:activity(Activity) of
+        {0, Total, _} when Due =:= size -> too_much(is_http2(State), Watched);
         {0, Total, _} -> decide(has_begun(State), Due, Watched, Defaults);
         _ -> busy
     end.
+
+%% With HTTP/2 bytes are not those of one head alone, and Cowboy limits each kind. That it is spoken
+%% was not known where no head has been complete yet.
+too_much(true, {_, _, _, Activity}) ->
+    ok = hornbeam_connection:is_http2(Activity),
+    wait;
+too_much(false, _) ->
+    close.
 
 decide(true, idle, {_, _, _, Activity}, _) ->
     ok = hornbeam_connection:head_began(Activity),
@@ -75,14 +85,25 @@ decide(false, _, _, _) ->
 
 %% Of Cowboy's state, which says where its parser stands: in a request line, in headers, or in a
 %% body that nobody wants, behind the response.
-has_begun(State) when tuple_size(State) > ?BUFFER ->
-    case [Element || Element <- tuple_to_list(State), is_parser(Element)] of
-        [InState] -> has_begun(element(1, InState), element(?BUFFER, State));
-        %% It speaks HTTP/2.
-        _ -> false
-    end;
 has_begun(State) ->
-    hornbeam_preface:has_begun(State).
+    case parser(State) of
+        {ok, InState} -> has_begun(element(1, InState), element(?BUFFER, State));
+        http2 -> false;
+        none -> hornbeam_preface:has_begun(State)
+    end.
+
+is_http2(State) ->
+    parser(State) =:= http2.
+
+parser(State) when tuple_size(State) > ?BUFFER ->
+    case [Element || Element <- tuple_to_list(State), is_parser(Element)] of
+        [InState] -> {ok, InState};
+        _ -> none
+    end;
+parser({_State, Buffer}) when is_binary(Buffer) ->
+    http2;
+parser(_) ->
+    none.
 
 has_begun(ps_header, _) -> true;
 has_begun(ps_request_line, Buffer) -> is_binary(Buffer) andalso Buffer =/= <<>>;

@@ -92,7 +92,7 @@ finish_all(Table) ->
 %% @doc What to do with a connection that has no stream under way: it may be asked to look for
 %% itself, as a part of the time is over. Pure.
 -spec decide(limits(), mark(), observed()) ->
-    {keep, mark()} | {look, hornbeam_late_head:due(), mark()} | finish.
+    {keep, mark()} | {look, hornbeam_late_head:due(), mark()}.
 decide(_Limits, {Total0, _, _, _}, #{total := Total} = Observed) when Total =/= Total0 ->
     %% Idle anew since the last sweep.
     #{now_ms := NowMs, received := Received} = Observed,
@@ -111,9 +111,9 @@ decide(Limits, {0, Received, SinceMs, _}, Observed) ->
 decide(Limits, {Total, Received, _, _}, Observed = #{now_ms := NowMs}) ->
     decide_begun(Limits, {Total, Received, NowMs, begun}, Observed).
 
-decide_begun(#{max_head := MaxHead}, {_, Received0, _, _}, #{received := Received})
+decide_begun(#{max_head := MaxHead}, {_, Received0, _, _} = Mark, #{received := Received})
         when Received - Received0 > MaxHead ->
-    finish;
+    {look, size, Mark};
 decide_begun(Limits, Mark, Observed) ->
     case is_head_due(Limits, Mark, Observed) of
         true -> {look, both, Mark};
@@ -201,10 +201,7 @@ act({keep, Mark}, {Pid, _, _, _, _}, Observed, #state{table = Table}) ->
 act({look, Due, {Total, _, _, _} = Mark}, {Pid, _, _, _, _} = Row, _, State) ->
     #state{table = Table, defaults = Defaults} = State,
     ok = hornbeam_late_head:check(watched(Row), Total, Due, Defaults),
-    ets:update_element(Table, Pid, {5, Mark});
-act(finish, {Pid, _, _, _, _} = Row, _, #state{table = Table}) ->
-    ok = hornbeam_connection:finish(watched(Row)),
-    ets:delete(Table, Pid).
+    ets:update_element(Table, Pid, {5, Mark}).
 
 watched({Pid, Socket, Transport, Activity, _}) ->
     {Pid, Socket, Transport, Activity}.
