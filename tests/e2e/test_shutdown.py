@@ -81,6 +81,9 @@ def is_refused(url: str) -> bool:
         Connection(url).close()
     except (ConnectionRefusedError, FileNotFoundError):
         return True
+    except ConnectionResetError:
+        # It was in the queue of the listener when that was closed: the next one tells.
+        pass
 
     return False
 

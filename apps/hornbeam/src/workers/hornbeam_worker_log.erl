@@ -9,6 +9,8 @@
 -export([told/2]).
 -export([stopped/1]).
 -export([blocked/2]).
+-export([replaced_after_timeout/1]).
+-export([ids_text/1]).
 -export([text/1]).
 
 %% @doc Log a `log' message of a worker. Without a domain: the default handler shows no domain but
@@ -53,6 +55,17 @@ log(#{worker_id := WorkerId, os_pid := OsPid, blocked_ms := BlockedMs} = Facts) 
                    blocked_ms => BlockedMs, location => Location, stack => Stack,
                    requests => Requests},
                  #{report_cb => fun ?MODULE:text/1}).
+
+%% @doc Log that a worker is being replaced for requests that had no answer in time.
+-spec replaced_after_timeout([hornbeam_protocol:request_id()]) -> ok.
+replaced_after_timeout(Ids) ->
+    ?LOG_WARNING(#{what => worker_replaced_after_timeout, request_ids => Ids},
+                 #{report_cb => fun ?MODULE:ids_text/1}).
+
+%% @doc As the default formatter shows reports, but for numbers that it would take for a text.
+-spec ids_text(map()) -> {io:format(), [term()]}.
+ids_text(#{what := What, request_ids := Ids}) ->
+    {"    request_ids: ~w~n    what: ~ts", [Ids, What]}.
 
 %% @doc As the default formatter shows it: a stack of several lines is to be read.
 -spec text(map()) -> {io:format(), [term()]}.

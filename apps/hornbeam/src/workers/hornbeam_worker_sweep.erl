@@ -41,7 +41,7 @@ cancel(Ids, WorkerClass, Writer, Args) ->
         %% A thread cannot be ended from outside: its process is.
         wsgi ->
             #{pool := Pool, worker_id := WorkerId} = Args,
-            ?LOG_WARNING(#{what => worker_replaced_after_timeout, request_ids => Ids}),
+            ok = hornbeam_worker_log:replaced_after_timeout(Ids),
             hornbeam_pool:replace(Pool, WorkerId, self());
         asgi ->
             ok
