@@ -17,6 +17,10 @@ TESTS_DIR = Path(__file__).resolve().parent.parent
 
 _server_numbers = count(1)
 
+# What Erlang has freed goes back to the system at once: no carriers are kept for the
+# next time (erts_alloc(3)), which would be up to twelve mebibytes, by chance.
+FREEING = {"ERL_AFLAGS": "+MMmcs 0 +MBacul 0"}
+
 
 @contextmanager
 def serving(

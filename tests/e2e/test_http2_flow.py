@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from e2e.http2 import INITIAL_WINDOW, Client, Stream
-from e2e.observe import Server, resident_bytes, serving
+from e2e.observe import FREEING, Server, resident_bytes, serving
 from e2e.raw import settled, wait_until
 from node import Node
 
@@ -27,7 +27,7 @@ STREAMS = 90
 @pytest.fixture
 def own_server() -> Iterator[Server]:
     """On a node of its own: memory that earlier tests have left free hides growth."""
-    with Node() as node, serving(node, "http2") as running:
+    with Node(env=FREEING) as node, serving(node, "http2") as running:
         with Client(running.url) as client:
             # The first large body makes buffers and heaps that are kept.
             assert len(client.get(f"/download/warm?{MEBIBYTE},65536").body) == MEBIBYTE

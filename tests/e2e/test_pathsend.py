@@ -17,7 +17,7 @@ import pytest
 
 from e2e import http2
 from e2e.certificates import Authority
-from e2e.observe import Server, resident_bytes, serving
+from e2e.observe import FREEING, Server, resident_bytes, serving
 from e2e.raw import Connection, Cut, chunked, request, settled, wait_until
 from e2e.raw_apps import files
 from node import Node
@@ -421,7 +421,7 @@ def test_client_that_reads_nothing(tmp_path: Path, version: int) -> None:
     path = make_sparse(tmp_path / "f", GIBIBYTE)
     small = make_file(tmp_path / "g", MEBIBYTE)
 
-    with Node() as node, serving(node, "files") as server:
+    with Node(env=FREEING) as node, serving(node, "files") as server:
         name = uuid.uuid4().hex
         warm_up(server.url, small, version)
         pids = [node.os_pid, *server.worker_pids()]
