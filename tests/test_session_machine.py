@@ -10,11 +10,9 @@ HORNBEAM_MODEL_RUNS runs more of them: `make soak SOAK=models`.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -33,18 +31,10 @@ from hornbeam._asgi import (
 from hornbeam._http import HttpSession
 from hornbeam._terms import Atom
 from hornbeam._websocket import MIN_MESSAGE_BYTES, WebSocketSession
+from machines import machine_settings
 from step_runtime import Cancelled, Puppet, StepTask, spend_turn
 
-RUNS = int(os.environ.get("HORNBEAM_MODEL_RUNS", "60"))
-STEPS = 30
-
-MACHINE = settings(
-    max_examples=RUNS,
-    stateful_step_count=STEPS,
-    deadline=None,
-    report_multiple_bugs=False,
-    suppress_health_check=list(HealthCheck),
-)
+MACHINE = machine_settings(runs=60, steps=30)
 
 # What may follow what on the wire. The answer to a file leads back, or to the end.
 HTTP_WIRE = {

@@ -25,6 +25,7 @@ from hornbeam._wsgi import WsgiSession
 from hornbeam._wsgi_body import ErrorLog, FileWrapper
 from hornbeam._wsgi_environ import EnvironFactory
 from hornbeam._wsgi_response import WsgiOrderError
+from wsgi_puppet import request_fields
 
 WINDOW_BYTES = 1000
 PLAIN = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -69,18 +70,7 @@ class Exchange:
         self._arrived = threading.Condition()
         self.is_forgotten = False
         self._thread: threading.Thread | None = None
-        client, server = (b"127.0.0.1", 1), (b"127.0.0.1", 2)
-        fields: tuple[object, ...] = (
-            method,
-            b"http",
-            b"1.1",
-            b"/x",
-            b"",
-            headers,
-            client,
-            server,
-            {},
-        )
+        fields = request_fields(method, headers)
         self.session = WsgiSession(self, 1, fields, body, more)
 
     # The host.

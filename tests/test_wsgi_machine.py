@@ -11,14 +11,12 @@ HORNBEAM_MODEL_RUNS runs more of them: `make soak SOAK=models`.
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import tempfile
 import weakref
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -30,6 +28,7 @@ from hypothesis.stateful import (
 from hornbeam._asgi import ClientDisconnected, ContentLengthMismatch
 from hornbeam._wsgi_body import FileWrapper
 from hornbeam._wsgi_response import WsgiOrderError
+from machines import machine_settings
 from wsgi_puppet import (
     Body,
     ClosableBody,
@@ -41,8 +40,6 @@ from wsgi_puppet import (
     Return,
 )
 
-RUNS = int(os.environ.get("HORNBEAM_MODEL_RUNS", "80"))
-STEPS = 25
 MAX_TURNS = 500
 
 # What may follow what on the wire; `log` may be anywhere.
@@ -568,10 +565,4 @@ class WsgiMachine(RuleBasedStateMachine):
 
 
 TestWsgiSession = WsgiMachine.TestCase
-TestWsgiSession.settings = settings(
-    max_examples=RUNS,
-    stateful_step_count=STEPS,
-    deadline=None,
-    report_multiple_bugs=False,
-    suppress_health_check=list(HealthCheck),
-)
+TestWsgiSession.settings = machine_settings(runs=80, steps=25)

@@ -72,6 +72,14 @@ class Stage:
         return self.standing
 
 
+def request_fields(
+    method: bytes, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> tuple[object, ...]:
+    """What the node says of a request for /x."""
+    client, server = (b"127.0.0.1", 1), (b"127.0.0.1", 2)
+    return (method, b"http", b"1.1", b"/x", b"", headers, client, server, {})
+
+
 class Puppet:
     """One request; the test is its application and its node.
 
@@ -113,18 +121,7 @@ class Puppet:
             lambda _request_id, _default: True if is_claimed else None,
         )
         host.submit = POOL.submit
-        address = (b"127.0.0.1", 1)
-        fields: tuple[object, ...] = (
-            method,
-            b"http",
-            b"1.1",
-            b"/x",
-            b"",
-            (),
-            address,
-            address,
-            {},
-        )
+        fields = request_fields(method)
         self.session: WsgiSession = host.make_session(1, fields, body, more)
 
     def close(self) -> None:
