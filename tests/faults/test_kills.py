@@ -56,6 +56,10 @@ def test_all_workers_at_once(fresh_node: Node, tmp_path: Path) -> None:
                 await asyncio.sleep(0.5)
                 await asyncio.to_thread(wait_until_all_ready, server)
 
+                # Who has met one death is tried once more, and no more than that.
+                await asyncio.to_thread(
+                    wait_until, lambda: server.in_flight() == 0, "all are answered"
+                )
                 pids = await asyncio.to_thread(server.worker_pids)
 
                 # None of them does anything between the first end and the last.
