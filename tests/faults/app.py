@@ -52,6 +52,7 @@ def _promise() -> None:
 
 _HOW_TO_DIE: dict[str, Callable[[], object]] = {
     "abort": os.abort,
+    "deafen": lambda: os.close(3),
     "exit": lambda: os._exit(3),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "limit": _exceed,

@@ -11,7 +11,7 @@ import re
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from e2e.observe import Server, survivors
 from e2e.raw import Connection, Cut, request, wait_until
 from faults.kills import OPTIONS, ask, serving, wait_until_all_ready
 from node import Node
+from processes import children
 
 
 @pytest.fixture
@@ -275,6 +276,64 @@ def test_no_memory_at_all(node: Node, tmp_path: Path) -> None:
 def exits(server: Server) -> list[str]:
     """Why workers have ended, of those that have."""
     return [fact for fact in server.worker_facts("last_exit") if fact != "none"]
+
+
+@contextmanager
+def unreaped(node: Node) -> Iterator[None]:
+    """For a block the node does not learn how its processes have ended."""
+    os_pid = int(node.eval_text("os:getpid()"))
+    (reaper,) = [
+        pid
+        for pid in children(os_pid)
+        if Path(f"/proc/{pid}/comm").read_text().startswith("erl_child_setup")
+    ]
+    os.kill(reaper, signal.SIGSTOP)
+
+    try:
+        yield
+    finally:
+        os.kill(reaper, signal.SIGCONT)
+
+
+def wait_until_dead(pid: int) -> None:
+    """Reaped it need not be."""
+    stat = Path(f"/proc/{pid}/stat")
+    wait_until(lambda: ") Z " in stat.read_text(), "it has ended")
+
+
+@pytest.mark.parametrize("body", [b"x", b"x" * (1 << 20)], ids=["little", "full"])
+def test_written_to_when_dead(node: Node, tmp_path: Path, body: bytes) -> None:
+    """It is known how a worker has died to which requests are sent that it can't read.
+
+    Which is so for a part of a millisecond: here until the processes are reaped.
+    """
+    with serving(node, tmp_path, "workers => 1") as server:
+        (pid,) = server.worker_pids()
+
+        with unreaped(node), Connection(server.url) as client:
+            os.kill(pid, signal.SIGSEGV)
+            wait_until_dead(pid)
+            length = [("Content-Length", str(len(body)))]
+            client.send(request("POST", "/echo/x", length) + body)
+            wait_until(lambda: server.in_flight() == 1, "it is sent to the dead one")
+            os.kill(pid, 0)
+
+        wait_until_all_ready(server, 1)
+        assert exits(server) == ['<<"ended by signal 11 (SIGSEGV)">>']
+        assert ask(server, "/echo/x") == 200
+
+
+def test_closed_input(node: Node, tmp_path: Path, marker: Path) -> None:
+    """A worker that can't be written to any more is not waited for as for a busy one."""
+    options = "workers => 2, heartbeat => 100, stall_timeout => 600000, timeout => 500"
+
+    with serving(node, tmp_path, options) as server:
+        # It does not answer, but goes on.
+        assert ask(server, "/die/deafen/before/marker") == 500
+        wait_until(lambda: exits(server) != [], "it has been replaced")
+        wait_until_all_ready(server)
+        assert "ended while it was written to" in exits(server)[0]
+        assert {ask(server, "/echo/x") for _ in range(4)} == {200}
 
 
 def test_packet_that_never_comes(node: Node, tmp_path: Path, marker: Path) -> None:

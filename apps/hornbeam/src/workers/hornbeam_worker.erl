@@ -267,7 +267,7 @@ handle_timeout(Timer, State) ->
 handle_exit(Port, _, State = #state{port = Port, phase = stopping}) ->
     {stop, {shutdown, stopped}, State};
 handle_exit(Port, Reason, State = #state{port = Port}) ->
-    %% Without an exit status: a write failed (the worker has closed its input, or is just dying).
+    %% Without an exit status: a write failed, as the worker has closed its input.
     {stop, {shutdown, {port_closed, Reason}}, State};
 handle_exit(Writer, normal, State = #state{writer = Writer}) ->
     %% The port has closed, of which the owner learns as well.
@@ -342,9 +342,9 @@ handle_message({ready, Facts = #{worker_class := Class}},
     #{pool := Pool, worker_id := WorkerId, load := Load} = Args,
     hornbeam_load:open(Load),
     hornbeam_pool:worker_ready(Pool, WorkerId, self(), State#state.writer, Class),
-    ok = hornbeam_worker_pulse:start(State#state.pulse),
     ok = hornbeam_worker_sweep:start(Args),
-    {ok, State#state{phase = ready, info = hornbeam_worker_info:ready(Facts, State#state.info)}};
+    {ok, State#state{phase = ready, info = hornbeam_worker_info:ready(Facts, State#state.info),
+                     pulse = hornbeam_worker_pulse:start(State#state.pulse)}};
 handle_message({failed, Name, Facts}, #state{phase = starting}) ->
     {stop, {failed, Name, Facts}};
 handle_message({stopped, Facts}, State = #state{phase = stopping}) ->

@@ -32,7 +32,8 @@
     args :: hornbeam_worker:start_args(),
     os_pid :: pos_integer() | undefined,
     writer :: pid(),
-    beats = hornbeam_heartbeat:new() :: hornbeam_heartbeat:heartbeat()
+    beats = hornbeam_heartbeat:new() :: hornbeam_heartbeat:heartbeat(),
+    pipe :: hornbeam_worker_port:held()
 }).
 
 -opaque pulse() :: #pulse{}.
@@ -48,9 +49,13 @@
 new(Args, OsPid, Writer) ->
     #pulse{args = Args, os_pid = OsPid, writer = Writer}.
 
-%% @doc The worker is ready: have the next beat come.
--spec start(pulse()) -> ok.
-start(#pulse{args = #{config := #{heartbeat := HeartbeatMs}}}) ->
+%% @doc The worker is ready: have the first beat come.
+-spec start(pulse()) -> pulse().
+start(Pulse) ->
+    ok = await_beat(Pulse),
+    hold_pipe(Pulse).
+
+await_beat(#pulse{args = #{config := #{heartbeat := HeartbeatMs}}}) ->
     _ = erlang:start_timer(HeartbeatMs, self(), heartbeat),
     ok.
 
@@ -65,7 +70,7 @@ beat(Pulse0 = #pulse{args = #{config := #{stall_timeout := StallMs}}}) ->
             {kill, SilentMs};
         _ ->
             Pulse = Pulse0#pulse{beats = Beats},
-            start(Pulse),
+            ok = await_beat(Pulse),
             {ok, act_on_beat(Action, Pulse)}
     end.
 
@@ -124,7 +129,9 @@ act_on_beat({ping, N}, Pulse) ->
 act_on_beat({stalled, SilentMs}, Pulse = #pulse{args = #{load := Load}}) ->
     hornbeam_load:stall(Load),
     revoke(open, Pulse),
-    inspect(SilentMs, Pulse);
+    %% It may have closed its end of the pipe: then the next write shows it.
+    Pipe = hornbeam_worker_port:let_go(Pulse#pulse.pipe),
+    inspect(SilentMs, Pulse#pulse{pipe = Pipe});
 act_on_beat({silent, SilentMs}, Pulse) ->
     %% Bodies may have come as a whole meanwhile.
     _ = SilentMs < ?REVOKE_FOR_MS andalso revoke(open, Pulse),
@@ -155,9 +162,12 @@ handle_pong({{recovered, SilentMs}, Beats}, _, Pulse = #pulse{args = Args}) ->
                        os_pid => Pulse#pulse.os_pid, blocked_ms => SilentMs}),
     %% There may be somebody in the queue whom it could serve.
     hornbeam_pool:has_place(Pool),
-    Pulse#pulse{beats = Beats};
+    hold_pipe(Pulse#pulse{beats = Beats});
 handle_pong(unknown, _, Pulse) ->
     Pulse.
+
+hold_pipe(Pulse = #pulse{os_pid = OsPid}) ->
+    Pulse#pulse{pipe = hornbeam_worker_port:hold(OsPid)}.
 
 revoke(How, Pulse = #pulse{args = #{server := Server}}) ->
     _ = hornbeam_selection:has_other(Server, self(), How) andalso send({revoke}, Pulse),
