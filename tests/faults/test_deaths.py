@@ -324,7 +324,7 @@ def test_written_to_when_dead(node: Node, tmp_path: Path, body: bytes) -> None:
 
 
 def test_closed_input(node: Node, tmp_path: Path, marker: Path) -> None:
-    """A worker that can't be written to any more is not waited for as for a busy one."""
+    """A worker that can't be written to is not waited for as for a busy one."""
     options = "workers => 2, heartbeat => 100, stall_timeout => 600000, timeout => 500"
 
     with serving(node, tmp_path, options) as server:
