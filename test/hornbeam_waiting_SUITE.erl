@@ -12,9 +12,10 @@
 -export([leaving/1]).
 -export([dying/1]).
 -export([nothing_is_left/1]).
+-export([uncounted/1]).
 
 all() ->
-    [woken_in_order, time_is_over, leaving, dying, nothing_is_left].
+    [woken_in_order, time_is_over, leaving, dying, nothing_is_left, uncounted].
 
 init_per_testcase(_, Config) ->
     ok = hornbeam_selection:create_table(),
@@ -65,6 +66,17 @@ nothing_is_left(_) ->
     check_nobody(hornbeam_waiting:wake(9, Some)),
     ?assertEqual(0, monitors()),
     Pid ! stop.
+
+%% Nobody is counted, whatever becomes of them.
+uncounted(_) ->
+    Three = lists:foldl(fun({N, ArrivalMs}, Waiting) ->
+        hornbeam_waiting:in({self(), N}, ArrivalMs, Waiting)
+    end, hornbeam_waiting:new_uncounted(), [{1, 10}, {2, 5}, {3, 20}]),
+    ?assertEqual(3, hornbeam_waiting:size(Three)),
+    Woken = hornbeam_waiting:wake(1, hornbeam_waiting:expire(5, Three)),
+    ?assertEqual([{2, timeout}, {1, retry}], told()),
+    Left = hornbeam_waiting:leave({self(), 3}, Woken),
+    ?assertEqual(0, hornbeam_waiting:size(Left)).
 
 %% Internal.
 

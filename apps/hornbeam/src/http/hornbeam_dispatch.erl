@@ -28,7 +28,6 @@
 -export([unlinked/1]).
 -export([lost/1]).
 -export([is_late/2]).
--export([has_waited/2]).
 -export([leave/2]).
 
 -export_type([dispatch/0]).
@@ -68,11 +67,11 @@ restart_clock(Dispatch) ->
 
 %%% To a worker
 
-%% @doc Send the request to a worker, or into the queue. `doubtful': it has met the end of one worker,
-%% and no other one has shown yet that it lives; it should ask again.
+%% @doc Send the request to a worker, or into the queue. One that has met the end of one worker goes
+%% only to one that has shown since that it lives.
 -spec to_worker(hornbeam_selection:turn(), handshake(), hornbeam_request_body:body(),
                 hornbeam_request:request(), dispatch()) ->
-    {dispatched, hornbeam_request_body:body(), dispatch()} | queued | doubtful | overloaded.
+    {dispatched, hornbeam_request_body:body(), dispatch()} | queued | overloaded.
 to_worker(Turn, Handshake, Body, Request = #{server := #{name := Name}}, Dispatch) ->
     case hornbeam_selection:checkout(Name, Turn, which(Dispatch)) of
         {ok, Worker} ->
@@ -92,8 +91,15 @@ which(#dispatch{is_retry = true}) -> proven.
 %% In the queue it would have its turn at once where a worker has a place but is in doubt.
 wait_for_place(Turn, Request = #{server := #{name := Name}}, Dispatch) ->
     case which(Dispatch) =:= proven andalso hornbeam_selection:has_doubtful(Name) of
-        true -> doubtful;
+        true -> await_proof(Request, Dispatch);
         false -> enqueue(Turn, Request, Dispatch)
+    end.
+
+await_proof(Request = #{server := #{name := Name}}, Dispatch) ->
+    SinceMs = queued_since_ms(Request, Dispatch),
+    case hornbeam_pool:await_proof(Name, hornbeam_request:key(Request), SinceMs) of
+        ok -> queued;
+        down -> overloaded
     end.
 
 link_to(Worker = {Pid, _, Routes, Load}, Request, Dispatch = #dispatch{arrival_ms = ArrivalMs}) ->
@@ -128,13 +134,23 @@ is_safe(#{method := Method}) ->
 may_retry(#{server := #{retry := Retry}}, #dispatch{is_retry = IsRetry}) ->
     Retry andalso not IsRetry.
 
-enqueue(Turn, Request, #dispatch{queue_since_ms = SinceMs}) ->
-    #{server := #{name := Name}} = Request,
+enqueue(Turn, Request = #{server := #{name := Name}}, Dispatch) ->
+    SinceMs = queued_since_ms(Request, Dispatch),
     case hornbeam_pool:enqueue(Name, hornbeam_request:key(Request), SinceMs, Turn) of
         ok -> queued;
         full -> overloaded;
         down -> overloaded
     end.
+
+%% The pool lets all wait for the shorter one of the two limits. Once a worker has died they do not
+%% count from the same time any more: so that one is told by which both hold.
+queued_since_ms(#{server := #{queue_timeout := infinity}}, #dispatch{arrival_ms = ArrivalMs}) ->
+    ArrivalMs;
+queued_since_ms(#{server := #{timeout := infinity}}, #dispatch{queue_since_ms = SinceMs}) ->
+    SinceMs;
+queued_since_ms(#{server := Server}, #dispatch{arrival_ms = ArrivalMs, queue_since_ms = SinceMs}) ->
+    #{queue_timeout := QueueMs, timeout := AnswerMs} = Server,
+    min(SinceMs + QueueMs, ArrivalMs + AnswerMs) - min(QueueMs, AnswerMs).
 
 %% @doc The request ends while it is queued.
 -spec leave_queue(hornbeam_request:request()) -> ok.
@@ -219,12 +235,6 @@ lost(Dispatch) ->
 is_late(#{server := #{timeout := TimeoutMs}}, #dispatch{arrival_ms = ArrivalMs}) ->
     %% Erlang's term order puts `infinity' above every number.
     erlang:monotonic_time(millisecond) - ArrivalMs >= TimeoutMs.
-
-%% @doc Whether it has waited for a place for as long as it may.
--spec has_waited(hornbeam_request:request(), dispatch()) -> boolean().
-has_waited(Request = #{server := #{queue_timeout := TimeoutMs}}, Dispatch) ->
-    WaitedMs = erlang:monotonic_time(millisecond) - Dispatch#dispatch.queue_since_ms,
-    WaitedMs >= TimeoutMs orelse is_late(Request, Dispatch).
 
 %% @doc The stream listens no more. The worker need not be told after a whole response: it knows.
 -spec leave(IsAnswered :: boolean(), dispatch()) -> dispatch().

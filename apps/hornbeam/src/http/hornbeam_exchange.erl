@@ -44,9 +44,6 @@
 %% On the way of every request.
 -compile({inline, [message/2, from_worker/2, response_headers/2, dispatch/2, leave/1, kind/3]}).
 
-%% How often a request whose worker has died asks whether another one has shown that it lives.
--define(PROOF_MS, 5).
-
 -type kind() :: plain | websocket | chunked.
 %% The latter two are the last of an HTTP/1 connection, which is taken over for them.
 
@@ -210,20 +207,8 @@ dispatch(Turn, Exchange = #exchange{request = Request, handshake = Handshake}) -
             {[], Exchange#exchange{phase = dispatched, request_body = Body, dispatch = Dispatch}};
         queued ->
             {[], Exchange#exchange{phase = queued}};
-        doubtful ->
-            wait_for_proof(Exchange);
         overloaded ->
             overloaded(Exchange)
-    end.
-
-%% The other workers have been asked whether they live.
-wait_for_proof(Exchange = #exchange{request = Request, dispatch = Dispatch}) ->
-    case hornbeam_dispatch:has_waited(Request, Dispatch) of
-        true ->
-            queue_timeout(Exchange);
-        false ->
-            _ = hornbeam_request:tell_after(?PROOF_MS, {pool, retry}, Request),
-            {[], Exchange#exchange{phase = queued}}
     end.
 
 forward(Data, Exchange = #exchange{phase = Phase, request_body = Body})

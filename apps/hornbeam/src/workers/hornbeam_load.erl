@@ -161,13 +161,13 @@ probed(Load) ->
 doubt(Load) ->
     atomics:add_get(Load, ?DOUBT, 1).
 
-%% @doc The worker has answered what it was asked because of that doubt. Where there is a newer one,
-%% that says nothing.
--spec proven(load(), Doubt :: pos_integer()) -> ok.
+%% @doc The worker has answered what it was asked because of that doubt. Whether that has ended it:
+%% where there is a newer one, or it has ended before, that says nothing.
+-spec proven(load(), Doubt :: pos_integer()) -> boolean().
 proven(Load, Doubt) ->
     case atomics:get(Load, ?DOUBT) of
-        Doubt -> atomics:put(Load, ?PROVEN, Doubt);
-        _ -> ok
+        Doubt -> atomics:exchange(Load, ?PROVEN, Doubt) =/= Doubt;
+        _ -> false
     end.
 
 %% @doc Whether the worker has said something since the last death of another one was known.

@@ -14,6 +14,11 @@
 %% Who may wait for what: a connection that found no place is in the queue until it is told to try
 %% again, its time there is up, or it leaves; a lost wake-up cannot strand it, because the pool
 %% looks for free places on every tick while the queue is not empty.
+%%
+%% One whose worker has died waits for a worker that has shown since that it lives. As long as there is
+%% none with a place, but one that may still show it, it waits beside the queue: the places of that one
+%% are for all others, who must not wait behind it. The dead worker's `max_concurrency' bounds how many
+%% do so.
 -module(hornbeam_pool).
 
 -behaviour(gen_server).
@@ -23,6 +28,7 @@
 %% API
 -export([start_link/3]).
 -export([enqueue/4]).
+-export([await_proof/3]).
 -export([leave_queue/2]).
 -export([release/2]).
 -export([release/3]).
@@ -52,6 +58,8 @@
     rollout = hornbeam_rollout:new() :: hornbeam_rollout:rollout(),
     start = hornbeam_pool_start:new() :: hornbeam_pool_start:start(),
     waiting :: hornbeam_waiting:waiting(),
+    %% Who waits for a worker that has shown that it lives.
+    in_doubt = hornbeam_waiting:new_uncounted() :: hornbeam_waiting:waiting(),
     %% How long a request may wait.
     waiting_limit_ms :: timeout(),
     tick :: reference() | undefined
@@ -76,6 +84,15 @@ enqueue(Name, StreamKey, ArrivalMs, Turn) ->
     case hornbeam_selection:admit(Name, Turn) of
         {ok, Pid} -> gen_server:cast(Pid, {enqueue, StreamKey, ArrivalMs});
         Refused -> Refused
+    end.
+
+%% @doc The same for one that goes only to a worker that has shown that it lives: its turn comes when
+%% there is such a place, or no worker that may show it still.
+-spec await_proof(atom(), hornbeam_routes:stream_key(), ArrivalMs :: integer()) -> ok | down.
+await_proof(Name, StreamKey, ArrivalMs) ->
+    case hornbeam_selection:pool_pid(Name) of
+        undefined -> down;
+        Pid -> gen_server:cast(Pid, {await_proof, StreamKey, ArrivalMs})
     end.
 
 %% @doc The stream does not wait any longer; nothing happens when it does not wait.
@@ -105,7 +122,7 @@ release(Pool, Load, Waiting) ->
         false -> ok
     end.
 
-%% @doc A worker takes requests again.
+%% @doc A worker takes requests again, or those that it did not take.
 -spec has_place(pid()) -> ok.
 has_place(Pool) ->
     gen_server:cast(Pool, released).
@@ -200,8 +217,8 @@ handle_call(reload, From, State = #state{rollout = Rollout}) ->
 handle_call({scale, Count}, From, State = #state{rollout = Rollout}) ->
     Asked = hornbeam_rollout:ask_for_scale(Count, From, Rollout),
     {noreply, advance(State#state{rollout = Asked})};
-handle_call(info, _From, State = #state{workers = Workers, waiting = Waiting}) ->
-    Info = #{queue => hornbeam_waiting:size(Waiting),
+handle_call(info, _From, State = #state{workers = Workers}) ->
+    Info = #{queue => queued(State),
              uptime_ms => now_ms() - State#state.started_ms,
              options => hornbeam_config:mask(hornbeam_pool_workers:config(Workers))},
     {reply, {hornbeam_slots:shown(hornbeam_pool_workers:slots(Workers)), Info}, State}.
@@ -212,8 +229,11 @@ handle_cast(released, State) ->
 handle_cast({enqueue, StreamKey, ArrivalMs}, State = #state{waiting = Waiting}) ->
     Queued = State#state{waiting = hornbeam_waiting:in(StreamKey, ArrivalMs, Waiting)},
     {noreply, wake(ensure_tick(Queued))};
-handle_cast({leave_queue, StreamKey}, State = #state{waiting = Waiting}) ->
-    {noreply, State#state{waiting = hornbeam_waiting:leave(StreamKey, Waiting)}};
+handle_cast({await_proof, StreamKey, ArrivalMs}, State = #state{in_doubt = InDoubt}) ->
+    Queued = State#state{in_doubt = hornbeam_waiting:in(StreamKey, ArrivalMs, InDoubt)},
+    {noreply, wake(ensure_tick(Queued))};
+handle_cast({leave_queue, StreamKey}, State) ->
+    {noreply, leave_queues(StreamKey, State)};
 handle_cast({worker_started, WorkerId, Pid, OsPid}, State = #state{workers = Workers}) ->
     {noreply, put_workers(hornbeam_pool_workers:started(WorkerId, Pid, OsPid, Workers), State)};
 handle_cast({worker_ready, WorkerId, Pid, Writer, Class}, State = #state{workers = Workers}) ->
@@ -237,8 +257,8 @@ handle_cast(going_away, State = #state{workers = Workers}) ->
 handle_info({{worker_down, WorkerId}, Monitor, process, _Pid, Reason}, State = #state{}) ->
     Down = hornbeam_pool_workers:down(WorkerId, Monitor, Reason, State#state.workers),
     {noreply, advance(follow(Down, State))};
-handle_info({{waiting_down, StreamKey}, _, process, _, _}, State = #state{waiting = Waiting}) ->
-    {noreply, State#state{waiting = hornbeam_waiting:leave(StreamKey, Waiting)}};
+handle_info({{waiting_down, StreamKey}, _, process, _, _}, State) ->
+    {noreply, leave_queues(StreamKey, State)};
 handle_info({workers_sup_down, _, process, _, Reason}, State) ->
     {stop, {shutdown, {workers_sup_down, Reason}}, State};
 handle_info({timeout, Timer, {next_start, WorkerId}}, State = #state{workers = Workers}) ->
@@ -299,7 +319,20 @@ put_both({Workers, Rollout}, State) ->
 
 %%% Queue
 
-wake(State = #state{waiting = Waiting, workers = Workers}) ->
+wake(State) ->
+    wake_queued(wake_in_doubt(State)).
+
+wake_in_doubt(State = #state{in_doubt = InDoubt, workers = Workers}) ->
+    case hornbeam_waiting:size(InDoubt) of
+        0 ->
+            State;
+        Size ->
+            %% Erlang's term order puts `infinity' above every number.
+            Places = min(Size, hornbeam_pool_workers:proven_places(Workers)),
+            State#state{in_doubt = hornbeam_waiting:wake(Places, InDoubt)}
+    end.
+
+wake_queued(State = #state{waiting = Waiting, workers = Workers}) ->
     case hornbeam_waiting:size(Waiting) of
         0 ->
             State;
@@ -310,11 +343,21 @@ wake(State = #state{waiting = Waiting, workers = Workers}) ->
 
 expire_queue(State = #state{waiting_limit_ms = infinity}) ->
     State;
-expire_queue(State = #state{waiting_limit_ms = LimitMs, waiting = Waiting}) ->
-    State#state{waiting = hornbeam_waiting:expire(now_ms() - LimitMs, Waiting)}.
+expire_queue(State = #state{waiting_limit_ms = LimitMs}) ->
+    NowMs = now_ms(),
+    in_queues(fun(Waiting) -> hornbeam_waiting:expire(NowMs - LimitMs, Waiting) end, State).
 
-ensure_tick(State = #state{tick = undefined, waiting = Waiting}) ->
-    case hornbeam_waiting:size(Waiting) of
+leave_queues(StreamKey, State) ->
+    in_queues(fun(Waiting) -> hornbeam_waiting:leave(StreamKey, Waiting) end, State).
+
+in_queues(Do, State = #state{waiting = Waiting, in_doubt = InDoubt}) ->
+    State#state{waiting = Do(Waiting), in_doubt = Do(InDoubt)}.
+
+queued(#state{waiting = Waiting, in_doubt = InDoubt}) ->
+    hornbeam_waiting:size(Waiting) + hornbeam_waiting:size(InDoubt).
+
+ensure_tick(State = #state{tick = undefined}) ->
+    case queued(State) of
         0 -> State;
         _ -> State#state{tick = erlang:start_timer(?TICK_MS, self(), tick)}
     end;

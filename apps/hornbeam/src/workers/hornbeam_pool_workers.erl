@@ -33,6 +33,7 @@
 -export([generation/1]).
 -export([config/1]).
 -export([free_places/1]).
+-export([proven_places/1]).
 
 %% internal
 -export([backoff_ms/1]).
@@ -312,13 +313,25 @@ config(#workers{args = #{config := Config}}) ->
 
 %% @doc How many requests they would take now.
 -spec free_places(workers()) -> non_neg_integer().
-free_places(Workers = #workers{slots = Slots}) ->
-    Max = max_concurrency(Workers),
-    lists:sum([max(0, Max - hornbeam_load:in_flight(Load))
-               || #{load := Load} <- hornbeam_slots:ready_processes(Slots),
-                  hornbeam_load:is_open(Load)]).
+free_places(Workers) ->
+    free_places(open_loads(Workers), max_concurrency(Workers)).
+
+%% @doc How many of them in workers that have shown that they live; `infinity' where that is no matter
+%% any more, as there is none of which it could not be said.
+-spec proven_places(workers()) -> non_neg_integer() | infinity.
+proven_places(Workers) ->
+    case lists:partition(fun hornbeam_load:is_proven/1, open_loads(Workers)) of
+        {_, []} -> infinity;
+        {Proven, _} -> free_places(Proven, max_concurrency(Workers))
+    end.
 
 %%% Internal
+
+open_loads(#workers{slots = Slots}) ->
+    [Load || #{load := Load} <- hornbeam_slots:ready_processes(Slots), hornbeam_load:is_open(Load)].
+
+free_places(Loads, Max) ->
+    lists:sum([max(0, Max - hornbeam_load:in_flight(Load)) || Load <- Loads]).
 
 publish(Workers = #workers{args = Args, slots = Slots, worker_class = WorkerClass}) ->
     #{server := Name, waiting := Waiting} = Args,

@@ -5,10 +5,13 @@
 %%
 %% Who waits is monitored: a connection that is killed, or gives up without a word, must not keep a
 %% place in the queue that others could have.
+%%
+%% There may be some more who are not counted: nobody who comes is to stand in line behind them.
 -module(hornbeam_waiting).
 
 %% API
 -export([new/1]).
+-export([new_uncounted/0]).
 -export([counter/1]).
 -export([size/1]).
 -export([in/3]).
@@ -21,7 +24,7 @@
 -record(waiting, {
     queue = hornbeam_queue:new() :: hornbeam_queue:queue(hornbeam_routes:stream_key()),
     monitors = #{} :: #{hornbeam_routes:stream_key() => reference()},
-    counter :: hornbeam_selection:waiting()
+    counter :: hornbeam_selection:waiting() | none
 }).
 
 -opaque waiting() :: #waiting{}.
@@ -30,15 +33,20 @@
 new(MaxQueue) ->
     #waiting{counter = hornbeam_selection:new_waiting(MaxQueue)}.
 
+%% @doc For those who hold up nobody, and whose number has another bound.
+-spec new_uncounted() -> waiting().
+new_uncounted() ->
+    #waiting{counter = none}.
+
 -spec counter(waiting()) -> hornbeam_selection:waiting().
-counter(#waiting{counter = Counter}) ->
+counter(#waiting{counter = Counter}) when Counter =/= none ->
     Counter.
 
 -spec size(waiting()) -> non_neg_integer().
 size(#waiting{queue = Queue}) ->
     hornbeam_queue:size(Queue).
 
-%% @doc One more, who has been counted already. Should its connection die, the calling process gets
+%% @doc One more, who has been counted already, where they are counted. Should its connection die, the calling process gets
 %% `{{waiting_down, StreamKey}, Monitor, process, Pid, Reason}', and it is to leave.
 -spec in(hornbeam_routes:stream_key(), ArrivalMs :: integer(), waiting()) -> waiting().
 in(StreamKey = {Pid, _}, ArrivalMs, Waiting = #waiting{queue = Queue, monitors = Monitors}) ->
@@ -85,7 +93,7 @@ expire(LimitMs, Waiting = #waiting{queue = Queue0}) ->
 
 %% One that is not in the queue any more.
 forget(StreamKey, Waiting = #waiting{monitors = Monitors0, counter = Counter}) ->
-    hornbeam_selection:no_longer_waiting(Counter, 1),
+    _ = Counter =/= none andalso hornbeam_selection:no_longer_waiting(Counter, 1),
     {Monitor, Monitors} = maps:take(StreamKey, Monitors0),
     true = demonitor(Monitor, [flush]),
     Waiting#waiting{monitors = Monitors}.

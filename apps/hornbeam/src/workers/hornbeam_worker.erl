@@ -326,8 +326,8 @@ handle_message({returned, Id, _} = Message, State = #state{args = Args}) when Id
         false -> ok
     end,
     {ok, State};
-handle_message({pong, N}, State = #state{args = #{load := Load}}) when N < 0 ->
-    ok = hornbeam_load:proven(Load, -N),
+handle_message({pong, N}, State = #state{args = #{load := Load, pool := Pool}}) when N < 0 ->
+    _ = hornbeam_load:proven(Load, -N) andalso hornbeam_pool:has_place(Pool),
     {ok, State};
 handle_message({pong, N}, State = #state{pulse = Pulse}) ->
     {ok, State#state{pulse = hornbeam_worker_pulse:pong(N, Pulse)}};
