@@ -59,6 +59,7 @@
 -export([reads_of_a_connection/1]).
 -export([upload_in_parts/1]).
 -export([answer_before_the_body/1]).
+-export([answer_before_a_body_that_drips/1]).
 -export([answer_before_a_large_body/1]).
 -export([answer_before_a_chunked_body/1]).
 -export([request_line_at_its_limit/1]).
@@ -164,6 +165,7 @@ groups() ->
         {times, [], [
             body_without_progress,
             body_with_progress,
+            answer_before_a_body_that_drips,
             chunk_size_that_is_none,
             no_answer_in_time,
             late_answer,
@@ -920,6 +922,15 @@ answer_before_the_body(Config) ->
     send(Socket, [Rest, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"]),
     ?assertMatch(#{status := 200, body := <<"hello from 1">>}, response(Socket)).
 
+%% It has its time in all, however steadily it comes.
+answer_before_a_body_that_drips(Config) ->
+    Socket = connect(port(Config)),
+    send(Socket, "POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"),
+    Response = response(Socket),
+    ?assertMatch(#{status := 200}, Response),
+    ?assertEqual([], values(<<"connection">>, Response)),
+    ?assertEqual(closed, drip(Socket, 999)).
+
 %% A longer one is not worth it.
 answer_before_a_large_body(Config) ->
     Socket = connect(port(Config)),
@@ -1129,6 +1140,19 @@ post(Socket, Target, Body) ->
 
 chunked_head(Target) ->
     ["POST ", Target, " HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"].
+
+%% Bytes, one by one, until the server closes.
+drip(_, 0) ->
+    open;
+drip(Socket, Left) ->
+    case gen_tcp:recv(Socket, 0, 20) of
+        {error, timeout} ->
+            %% It may have closed since: the next read says so.
+            _ = gen_tcp:send(Socket, "x"),
+            drip(Socket, Left - 1);
+        {error, Reason} when Reason =:= closed; Reason =:= econnreset; Reason =:= enotconn ->
+            closed
+    end.
 
 send_until_full(Socket, Part) ->
     case gen_tcp:send(Socket, Part) of

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from ast import literal_eval
@@ -357,6 +358,26 @@ def test_body_that_comes_slowly(node: Node) -> None:
 
             assert client.read_response("POST").text == "01234567"
             assert clock.seconds > 0.6
+
+
+def test_rest_of_a_body_that_drips(node: Node) -> None:
+    """Behind the response it has `body_timeout` in all, however steadily it comes."""
+    with serving(node, "contract", "#{body_timeout => 400}") as server:
+        with Connection(server.url) as client:
+            client.send(request("POST", "/hello", [("Content-Length", "2000")]))
+            answer = client.read_response("POST")
+            assert (answer.text, answer.keeps_alive) == ("hello", True)
+
+            for _ in range(1999):
+                if client.is_readable(0.01):
+                    break
+
+                client.send(b"x")
+            else:
+                pytest.fail("the connection is open as long as bytes come")
+
+            with contextlib.suppress(Cut):
+                assert client.receive() == b""
 
 
 def test_body_that_nobody_waits_for(node: Node, name: str) -> None:

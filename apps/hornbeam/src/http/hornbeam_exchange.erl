@@ -120,12 +120,10 @@ data(_IsFin, _Data, Exchange = #exchange{phase = over}) ->
     {[], Exchange};
 data(IsFin, Data, Exchange = #exchange{handshake = Handshake}) when Handshake =/= undefined ->
     handshake_data(IsFin, Data, Exchange);
-data(IsFin, Data, Exchange = #exchange{phase = skipping}) ->
-    #exchange{request = Request, request_body = Body0} = Exchange,
-    case hornbeam_request_body:skipped(IsFin, Data, Request, Body0) of
-        complete -> stop_skipping(Exchange);
-        {more, Body} -> {[], Exchange#exchange{request_body = Body}}
-    end;
+data(fin, _Data, Exchange = #exchange{phase = skipping}) ->
+    stop_skipping(Exchange);
+data(nofin, _Data, Exchange = #exchange{phase = skipping}) ->
+    {[], Exchange};
 data(IsFin, Data, Exchange0 = #exchange{request = Request, request_body = Body0}) ->
     {What, Body} = hornbeam_request_body:received(IsFin, Data, Request, Body0),
     Exchange = Exchange0#exchange{request_body = Body},

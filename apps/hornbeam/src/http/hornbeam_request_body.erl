@@ -3,7 +3,8 @@
 %% @private The body of one request: what of it has come, what may come, and until when.
 %%
 %% What may come is a matter of {@link hornbeam_flow}. The client has `body_timeout' whenever
-%% somebody waits for the body: the application, which has said so, or whoever gathers or skips it.
+%% somebody waits for the body: the application, which has said so, or whoever gathers it. For what is
+%% skipped behind the response it has that time in all, as nobody has an interest in its progress.
 %% Parts that come before a worker has the request are held here; so is what a client sends behind
 %% the handshake of a WebSocket.
 %%
@@ -16,7 +17,6 @@
 -export([expects_continue/1]).
 -export([initial_flow/2]).
 -export([received/4]).
--export([skipped/4]).
 -export([hold/2]).
 -export([early/2]).
 -export([take/1]).
@@ -120,13 +120,6 @@ received(IsFin, Data, Request = #{server := #{max_body := MaxBody}}, Body0) ->
 resume(#{version := 'HTTP/2'}) -> ok;
 resume(#{connection := Connection}) -> hornbeam_connection:resume(Connection).
 
-%% @doc A part that nobody wants; `complete' when it was the last one.
--spec skipped(cowboy_stream:fin(), binary(), hornbeam_request:request(), body()) ->
-    complete | {more, body()}.
-skipped(fin, _, _, _) -> complete;
-skipped(nofin, <<>>, _, Body = #body{awaits_end = true}) -> {more, Body};
-skipped(nofin, _, Request, Body) -> {more, start_clock(Request, Body)}.
-
 %% @doc Keep a part until {@link take/1}.
 -spec hold(binary(), body()) -> body().
 hold(Data, Body = #body{held = Held}) ->
@@ -204,7 +197,8 @@ waiting(_, _, Request, Body) ->
 %%% The end
 
 %% @doc The response has ended well. Gives how it goes on, and what ends the response's commands:
-%% what is missing of the body is skipped, where the connection is to go on behind it.
+%% what is missing of the body is skipped, where the connection is to go on behind it, and has come by
+%% the time for which the clock is set here.
 -spec finish(Close :: boolean(), hornbeam_request:request(), body()) ->
     {over | skipping, cowboy_stream:commands(), body()}.
 finish(_, Request, Body = #body{awaits_end = true}) ->
