@@ -670,6 +670,63 @@ def test_client_that_leaves_during_its_upload() -> None:
 # The end from outside.
 
 
+ENDS = [
+    ("disconnect", "the client has gone"),
+    ("cancel", "the time for an answer was over"),
+    ("stop", "the worker is to end"),
+]
+
+
+@pytest.mark.parametrize(("end", "why"), ENDS)
+@pytest.mark.parametrize("later", ["disconnect", "cancel", "stop"])
+def test_error_says_what_has_ended_the_request(end: str, why: str, later: str) -> None:
+    """To who reads and to who writes, and whatever else happens then."""
+    texts: list[str] = []
+    go_on = threading.Event()
+
+    def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        write = start_response("200 OK", TEXT)
+
+        for call in (environ["wsgi.input"].read, lambda: write(b"x")):
+            try:
+                call()
+            except OSError as exc:
+                texts.append(str(exc))
+
+            assert go_on.wait(TIMEOUT_S)
+
+        return []
+
+    wanted = Exchange(app, body=b"x", more=True, validate=False).start()
+    wanted.wait_for(lambda sent: ("waiting", 1) in sent)
+    getattr(wanted.session, end)()
+    getattr(wanted.session, later)()
+    go_on.set()
+    wanted.finish()
+    assert texts == [f"the body ended too early: {why}", why]
+
+
+@pytest.mark.parametrize(("end", "why"), ENDS)
+def test_error_says_why_there_is_no_room(end: str, why: str) -> None:
+    texts: list[str] = []
+
+    def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        write = start_response("200 OK", TEXT)
+
+        try:
+            write(b"x" * 100_000)
+        except OSError as exc:
+            texts.append(str(exc))
+
+        return []
+
+    wanted = Exchange(app, validate=False).start()
+    wanted.wait_for(lambda sent: any(m[0] == "start" for m in sent))
+    getattr(wanted.session, end)()
+    wanted.finish()
+    assert texts == [why]
+
+
 def test_cancelled_request_notices_when_it_writes() -> None:
     go_on = threading.Event()
 

@@ -46,7 +46,7 @@ class AsgiOrderError(RuntimeError):
 
 
 class ClientDisconnected(OSError):
-    """The client has gone: nothing more can be sent."""
+    """The client has gone, or its response will not be: nothing more can be sent."""
 
 
 class ContentLengthMismatch(RuntimeError):

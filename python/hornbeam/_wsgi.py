@@ -32,6 +32,11 @@ WsgiApp: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 BUFFER_BYTES: Final = 65536
 """How much of a body that is still arriving is read ahead."""
 
+# Why nothing more comes, or goes out.
+_CLIENT_GONE: Final = "the client has gone"
+_TIME_OVER: Final = "the time for an answer was over"
+_WORKER_ENDS: Final = "the worker is to end"
+
 _ERROR: Final = (500, b"Internal Server Error")
 _UNAVAILABLE: Final = (503, b"Service Unavailable")
 
@@ -80,6 +85,7 @@ class WsgiSession:
         "_request_id",
         "_response",
         "_unread",
+        "_why_cut",
         "_window",
         "has_begun",
     )
@@ -103,6 +109,7 @@ class WsgiSession:
         self.has_begun = False
         self._is_gone = False
         self._is_stopping = False
+        self._why_cut: str | None = None
         # The body; where it is not all there, the thread waits for more.
         self._body_changed = threading.Condition(threading.Lock()) if more else None
         self._unread = deque([body] if body else ())
@@ -142,15 +149,18 @@ class WsgiSession:
     def disconnect(self) -> None:
         """Note that the client has gone."""
         self._is_gone = True
-        self._cut()
+        self._cut(_CLIENT_GONE)
 
-    def _cut(self) -> None:
+    def _cut(self, why: str) -> None:
         """Let whoever reads or writes notice that nothing comes of it any more."""
+        if self._why_cut is None:
+            self._why_cut = why
+
         if self._body_changed is not None:
             with self._body_changed:
                 self._body_changed.notify_all()
 
-        self._window.close()
+        self._window.close(self._why_cut)
         self._response.handle_refused()
 
     def handle_opened(self) -> None:
@@ -166,12 +176,13 @@ class WsgiSession:
 
     def cancel(self) -> None:
         """Note that the client has its answer already."""
-        self.disconnect()
+        self._is_gone = True
+        self._cut(_TIME_OVER)
 
     def stop(self) -> None:
         """Note that the worker is about to leave."""
         self._is_stopping = True
-        self._cut()
+        self._cut(_WORKER_ENDS)
 
     def send_held_start(self) -> None:
         """Nothing: heads go out with the first part of the body (PEP 3333)."""
@@ -283,7 +294,7 @@ class WsgiSession:
         """Wait for body, return at most that much of it; `b""` at its end.
 
         Raises:
-            ClientDisconnected: the client has gone before the end.
+            ClientDisconnected: the end will not come; the text says why.
         """
         assert self._body_changed is not None  # else the application reads a BytesIO
 
@@ -297,9 +308,9 @@ class WsgiSession:
                 if self._is_body_complete:
                     return b""
 
-                if self._is_gone or self._is_stopping:
+                if self._why_cut is not None:
                     raise ClientDisconnected(
-                        "the client has gone before the end of the body"
+                        f"the body ended too early: {self._why_cut}"
                     )
 
                 if not is_told:

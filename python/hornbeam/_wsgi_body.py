@@ -46,9 +46,10 @@ class RequestBody(io.RawIOBase):
         """Wait for body, and fill the buffer with what there is.
 
         Raises:
-            ClientDisconnected: the client has gone before the end of the body. So it
-                stays: what a read had got by then is lost with it, and nothing may
-                seem to follow what was before.
+            ClientDisconnected: the end of the body will not come, for the client has
+                gone, has its answer, or the worker is to end. So it stays: what a
+                read had got by then is lost with it, and nothing may seem to follow
+                what was before.
         """
         if self._is_cut:
             raise ClientDisconnected("the body ended too early for a read before")

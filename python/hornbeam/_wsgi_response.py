@@ -56,16 +56,19 @@ class ResponseWindow:
 
     __slots__ = (
         "_changed",
-        "_is_closed",
         "_lock",
         "_size_bytes",
         "_unacknowledged_bytes",
+        "why_closed",
     )
+
+    why_closed: str | None
+    """What has ended it, as a text for who waits for room; None while it is open."""
 
     def __init__(self, size_bytes: int) -> None:
         self._size_bytes = size_bytes
         self._unacknowledged_bytes = 0
-        self._is_closed = False
+        self.why_closed = None
         self._lock = threading.Lock()
         # There once somebody has waited, which is rare, and dear to prepare for.
         self._changed: threading.Condition | None = None
@@ -76,7 +79,7 @@ class ResponseWindow:
 
     @property
     def is_closed(self) -> bool:
-        return self._is_closed
+        return self.why_closed is not None
 
     def take(self, wanted_bytes: int) -> int:
         """Wait for room; return how much of the wanted may be sent now, at least 1.
@@ -85,14 +88,14 @@ class ResponseWindow:
         for half of it to be free comes to an end.
 
         Raises:
-            ClientDisconnected: the client has gone.
+            ClientDisconnected: nobody takes it any more; the text says why.
         """
         enough = min(wanted_bytes, (self._size_bytes + 1) // 2)
 
         with self._lock:
             while True:
-                if self._is_closed:
-                    raise ClientDisconnected("the client has gone")
+                if self.why_closed is not None:
+                    raise ClientDisconnected(self.why_closed)
 
                 room = self._size_bytes - self._unacknowledged_bytes
 
@@ -114,10 +117,10 @@ class ResponseWindow:
             self._unacknowledged_bytes -= sent_bytes
             self._wake()
 
-    def close(self) -> None:
-        """Note that the client has gone."""
+    def close(self, why: str) -> None:
+        """Note that nobody takes any more, and why."""
         with self._lock:
-            self._is_closed = True
+            self.why_closed = why
             self._wake()
 
     def _wake(self) -> None:
@@ -244,7 +247,8 @@ class WsgiResponse:
         Raises:
             WsgiOrderError: start_response() was not called.
             ContentLengthMismatch: it is more than the content-length says.
-            ClientDisconnected: the client has gone.
+            ClientDisconnected: the client has gone or its answer, or the worker is to
+                end; the text says which.
             TypeError: it is no bytes.
         """
         self._write(data, hold=False)
@@ -357,8 +361,10 @@ class WsgiResponse:
     def _write(self, data: bytes, *, hold: bool, is_last: bool = False) -> None:
         _check_part(data)
 
-        if self._window.is_closed:
-            raise ClientDisconnected("the client has gone")
+        why_closed = self._window.why_closed
+
+        if why_closed is not None:
+            raise ClientDisconnected(why_closed)
 
         # PEP 3333: the head waits for the first part that is not empty.
         if not data and not is_last:
