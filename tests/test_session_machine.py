@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from hornbeam import _http_response
+from hornbeam import _http_response, _websocket
 from hornbeam._asgi import (
     AsgiOrderError,
     ClientDisconnected,
@@ -639,6 +639,24 @@ WEBSOCKET_MESSAGES: dict[str, dict[str, Any]] = {
 
 class WebSocketMachine(SessionMachine):
     """One WebSocket."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Some of the messages wait for a turn, and all parts of a denial.
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(_websocket, "PACED_MESSAGE_BYTES", 2 * MIN_MESSAGE_BYTES)
+        self.patch.setattr(_http_response, "PACED_PART_BYTES", 1)
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self.patch.undo()
+
+    @rule()
+    def spend_turn(self) -> None:
+        """Others have sent what may leave in this turn."""
+        spend_turn(self.puppet.pacer)
 
     @initialize(window=st.integers(1, 6 * MIN_MESSAGE_BYTES), starts=st.booleans())
     def begin_session(self, window: int, starts: bool) -> None:

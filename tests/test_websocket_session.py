@@ -27,9 +27,12 @@ from hornbeam._asgi import (
 )
 from hornbeam._bridge import CallFailed
 from hornbeam._errors import RemoteError
+from hornbeam._pacer import TURN_BYTES
 from hornbeam._protocol import ProtocolError
 from hornbeam._runtime import Runtime
 from hornbeam._terms import Atom
+from hornbeam._websocket import PACED_MESSAGE_BYTES
+from step_runtime import spend_turn
 from worker_support import LOOPS, Dialogue, raised_by, run, sends, until
 
 PLAIN = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -928,6 +931,115 @@ def test_end_frees_a_waiting_send(loop: str, how: str) -> None:
 
     run(test, loop)
     assert isinstance(caught[0], ClientDisconnected)
+
+
+LARGE = b"x" * PACED_MESSAGE_BYTES
+
+
+async def sent_in_a_spent_turn(node: Dialogue) -> list[int]:
+    """Start it where others have sent what may leave; return the sizes that do."""
+    node.pacer._schedule = lambda: None
+    spend_turn(node.pacer)
+    node.session.start()
+    await node.turn()
+    return list(map(len, payloads(node)))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_large_message_waits_for_its_turn(loop: str) -> None:
+    """So does what follows it on its WebSocket; the budget is spent once."""
+
+    async def test(runtime: Runtime) -> None:
+        node = Dialogue(runtime, sends(ACCEPT, binary(LARGE), text("behind")))
+        assert await sent_in_a_spent_turn(node) == []
+        # Nothing but its turn is waited for.
+        node.session.acknowledge(0)
+        await node.turn()
+        assert payloads(node) == []
+        node.pacer.renew()
+        assert node.pacer.left_bytes == TURN_BYTES - len(LARGE)
+        await node.end()
+        assert payloads(node) == [LARGE, b"behind"]
+        # Whoever posts it counts it.
+        assert node.pacer.left_bytes == TURN_BYTES
+
+    run(test, loop)
+
+
+def test_small_message_waits_for_no_turn() -> None:
+    async def test(runtime: Runtime) -> None:
+        node = Dialogue(runtime, sends(ACCEPT, binary(LARGE[1:])))
+        assert await sent_in_a_spent_turn(node) == [len(LARGE) - 1]
+        await node.end()
+
+    run(test)
+
+
+def test_turn_has_a_budget_for_all_messages() -> None:
+    """A message is counted when it is let go, not when its task comes to send it."""
+    count, size = 12, TURN_BYTES // 4
+
+    async def test(runtime: Runtime) -> None:
+        nodes = [
+            Dialogue(runtime, sends(ACCEPT, binary(bytes(size)))) for _ in range(count)
+        ]
+        pacer = nodes[0].pacer
+        turns = [0]
+
+        for node in nodes:
+            node.pacer = pacer
+            await sent_in_a_spent_turn(node)
+
+        for _ in range(3):
+            pacer.renew()
+            await nodes[0].turn()
+            turns.append(sum(len(payloads(node)) for node in nodes))
+
+        assert turns == [0, 4, 8, 12]
+
+        for node in nodes:
+            await node.end()
+
+    run(test)
+
+
+def test_turn_that_comes_when_nobody_waits_any_more() -> None:
+    """The client has gone meanwhile, or the task was cancelled."""
+    caught: list[BaseException] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(ACCEPT)
+        caught.append(await raised_by(send(binary(LARGE))))
+
+    async def test(runtime: Runtime) -> None:
+        node = Dialogue(runtime, app)
+        assert await sent_in_a_spent_turn(node) == []
+        node.session.close(1001, b"")
+        node.pacer.renew()
+        await node.end()
+        assert payloads(node) == []
+
+    run(test)
+    assert isinstance(caught[0], ClientDisconnected)
+
+
+def test_cancelled_send_leaves_its_turn_to_the_next() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(ACCEPT)
+        first = asyncio.ensure_future(send(binary(LARGE + b"1")))
+        second = asyncio.ensure_future(send(binary(LARGE + b"2")))
+        await asyncio.sleep(0)
+        first.cancel()
+        await second
+
+    async def test(runtime: Runtime) -> None:
+        node = Dialogue(runtime, app)
+        assert await sent_in_a_spent_turn(node) == []
+        node.pacer.renew()
+        await node.end()
+        assert payloads(node) == [LARGE + b"2"]
+
+    run(test)
 
 
 def test_messages_of_many_tasks_keep_their_order() -> None:

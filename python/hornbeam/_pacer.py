@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many bytes of bodies leave in one turn of the event loop.
+"""How many bytes of bodies and large messages leave in one turn of the event loop.
 
 A write to the node blocks the event loop while the pipe is full. A thousand responses
 that begin in the same turn have a thousand windows to send: if all of that had to leave
@@ -7,7 +7,7 @@ before the turn is over, nothing else would run meanwhile, and an answer of a fe
 would wait for all of it. So a turn has a budget, of bytes and of time in which it was
 blocked. When it is spent, further parts wait in their responses, whose `send()` waits
 with them, and go on in the turns after, in the order in which they came; what other
-tasks do and send has its place in between.
+tasks do and send has its place in between. Large messages of WebSockets are such parts.
 
 The order within a response stays, and so does that of its calls: what an application
 says after the `send()` of a part that waits, it says when that is over.

@@ -13,8 +13,9 @@ and by the OSError of its next send().
 
 Flow control, to the client. Messages are never cut. One that does not fit the window
 waits, and others behind it; each is sent by its own task, so that a send() which is
-cancelled has sent nothing, and one that returns has. From the client: the application
-pays for each message that it takes.
+cancelled has sent nothing, and one that returns has. So does a large one for which this
+turn of the event loop has no room, see `_pacer`. From the client: the application pays
+for each message that it takes.
 """
 
 from __future__ import annotations
@@ -40,10 +41,21 @@ from hornbeam._runtime import Waiter
 from hornbeam._session import UNAVAILABLE, Session, SessionHost
 from hornbeam._terms import Atom
 
-__all__ = ("MIN_MESSAGE_BYTES", "WebSocketHost", "WebSocketSession")
+__all__ = (
+    "MIN_MESSAGE_BYTES",
+    "PACED_MESSAGE_BYTES",
+    "WebSocketHost",
+    "WebSocketSession",
+)
 
 MIN_MESSAGE_BYTES: Final = 64
 """What a message counts for at least in a window: an empty one costs memory too."""
+
+PACED_MESSAGE_BYTES: Final = 8192
+"""Smaller ones wait for no turn: to wake a task for each takes longer than to send it.
+
+Twice what it is of bodies, whose parts wait without their tasks.
+"""
 
 _GONE: Final = 1006
 _NORMAL: Final = 1000
@@ -92,11 +104,12 @@ _DENIALS: Final = {
 class _Sender:
     """A message that waits for room."""
 
-    __slots__ = ("size_bytes", "waiter")
+    __slots__ = ("is_woken", "size_bytes", "waiter")
 
     def __init__(self, size_bytes: int, waiter: Waiter) -> None:
         self.size_bytes = size_bytes
         self.waiter = waiter
+        self.is_woken = False
 
 
 class WebSocketSession(Session):
@@ -321,6 +334,10 @@ class WebSocketSession(Session):
             opcode, data = messages.parse_send(message)
             size_bytes = max(len(data), MIN_MESSAGE_BYTES)
 
+            if size_bytes >= PACED_MESSAGE_BYTES:
+                await self._send_large(opcode, data)
+                return
+
             if self._senders or not self._has_room(size_bytes):
                 await self._wait_for_room(size_bytes)
 
@@ -332,6 +349,19 @@ class WebSocketSession(Session):
 
         else:
             await self._send_rest(message_type(message), message)
+
+    async def _send_large(self, opcode: Atom, data: bytes) -> None:
+        """Send a message that has its turn, so that those of others come in between."""
+        size_bytes = len(data)
+
+        if self._senders or not self._has_room(size_bytes) or not self._has_turn():
+            await self._wait_for_room(size_bytes)
+            # Of the turn it has its share already; it is counted with what is posted.
+            self._host.pacer.left_bytes += size_bytes
+
+        self._unacknowledged_bytes += size_bytes
+        self._host.post_part(protocol.message(self._request_id, opcode, data))
+        self._wake_sender()
 
     async def _send_rest(self, kind: str, message: Message) -> None:
         if kind in (messages.ATTACH, messages.DETACH):
@@ -444,6 +474,8 @@ class WebSocketSession(Session):
         senders = self._senders
         sender = _Sender(size_bytes, self._host.runtime.create_waiter())
         senders.append(sender)
+        # It may be the turn alone for which it waits.
+        self._wake_sender()
 
         try:
             await sender.waiter.wait()
@@ -455,12 +487,33 @@ class WebSocketSession(Session):
         senders.remove(sender)
         self._check_not_over()
 
+    def send_pending(self) -> None:
+        """Go on in a further turn, with messages or with the body of a denial."""
+        if self._stage is _DENIED:
+            super().send_pending()
+        else:
+            self._wake_sender()
+
     def _wake_sender(self) -> None:
         """Let the first of those who wait send, if there is room for its message."""
-        senders = self._senders
+        if not self._senders:
+            return
 
-        if senders and self._has_room(senders[0].size_bytes):
-            senders[0].waiter.set()
+        sender = self._senders[0]
+
+        if sender.is_woken or not self._has_room(sender.size_bytes):
+            return
+
+        if sender.size_bytes >= PACED_MESSAGE_BYTES:
+            if not self._has_turn():
+                self._host.pacer.wait(self)
+                return
+
+            # Others ask before it has sent.
+            self._host.pacer.left_bytes -= sender.size_bytes
+
+        sender.is_woken = True
+        sender.waiter.set()
 
     def _fail_senders(self) -> None:
         for sender in self._senders or ():
