@@ -24,6 +24,8 @@
     max :: pos_integer(),
     phase = starting :: starting | ready | stopping,
     is_stalled = false :: boolean(),
+    %% The doubt in which it was asked to answer while it was stalled.
+    doubt = none :: pos_integer() | none,
     %% Requests that have come and not begun, last first, and those that run: their timers.
     waiting = [] :: [{pos_integer(), Key :: binary(), Body :: binary()}],
     running = #{} :: #{pos_integer() => reference()}
@@ -127,12 +129,14 @@ handle({test, recover}, Worker = #worker{is_stalled = true, args = Args}) ->
     #{pool := Pool, load := Load} = Args,
     hornbeam_load:recover(Load),
     hornbeam_pool:has_place(Pool),
-    begin_waiting(Worker#worker{is_stalled = false});
+    begin_waiting(prove(Worker#worker{is_stalled = false}));
 handle({test, replace}, Worker = #worker{args = #{pool := Pool, worker_id := Id}}) ->
     hornbeam_pool:replace(Pool, Id, self()),
     Worker;
 handle({'DOWN', _, process, _, _}, _) ->
     exit({shutdown, stopped});
+handle({prove, Doubt}, Worker) ->
+    prove(Worker#worker{doubt = Doubt});
 %% Probes, and what a test says to one that is not in that state.
 handle(_, Worker) ->
     Worker.
@@ -187,6 +191,14 @@ over(Id, Worker = #worker{args = Args}) ->
 
 deliver(Message, #worker{args = #{routes := Routes}}) ->
     hornbeam_routes:deliver(Routes, Message, ?WINDOW).
+
+%% The loop answers: the requests of one that has died may come here.
+prove(Worker = #worker{is_stalled = false, doubt = Doubt, args = #{load := Load}})
+        when is_integer(Doubt) ->
+    ok = hornbeam_load:proven(Load, Doubt),
+    Worker#worker{doubt = none};
+prove(Worker) ->
+    Worker.
 
 leave_if_idle(#worker{phase = stopping, running = Running, waiting = []})
         when map_size(Running) =:= 0 ->

@@ -42,6 +42,7 @@ prop_deaths_cost_only_their_own() ->
         report({Wrong, Left}, {[], []})
     end).
 
+may_be(_, {waits, _}, _) -> false;
 may_be(_, 200, Count) when Count < 1 -> false;
 may_be(_, 503, _) -> false;
 may_be(<<"POST">>, _, Count) -> Count =< 1;
