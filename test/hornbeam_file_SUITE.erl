@@ -150,37 +150,67 @@ socket_that_stalls(Config) ->
 %% A client that takes a part now and then goes on, however long the whole takes.
 progress_is_no_stall(Config) ->
     {Path, Data} = make(8 * ?PART, Config),
-    Client = proplists:get_value(client, Config),
+    ?assertEqual({complete, Data}, sent_slowly(Path, 200, 50, Config)).
+
+%% On sockets of its own. A run in which the machine let no part through for as long as the watcher
+%% waits says nothing of a client that goes on.
+sent_slowly(Path, TimeoutMs, PauseMs, Config0) ->
+    Config = init_per_testcase(sent_slowly, Config0),
     {ok, File, _} = hornbeam_file:open(Path, 0, undefined),
-    Watched = hornbeam_file:watch(proplists:get_value(socket, Config), 200, File),
-    Reader = read_slowly(Client, 50),
-    ?assertEqual(complete, send_all(Watched, Config)),
+    StartMs = erlang:monotonic_time(millisecond),
+    Watched = hornbeam_file:watch(proplists:get_value(socket, Config), TimeoutMs, File),
+    Reader = read_slowly(proplists:get_value(client, Config), PauseMs),
+    {Ended, LongestMs} = send_timed(Watched, StartMs, 0, Config),
     ok = hornbeam_file:close(Watched),
     ok = gen_tcp:close(proplists:get_value(socket, Config)),
-    ?assertEqual(Data, received(Reader)).
+    Data = received(Reader),
+    end_per_testcase(sent_slowly, Config),
+    case LongestMs < TimeoutMs of
+        true -> {Ended, Data};
+        false -> sent_slowly(Path, TimeoutMs, PauseMs, Config0)
+    end.
+
+%% How it ends, and the longest time that one part took.
+send_timed(File0, SinceMs, LongestMs0, Config) ->
+    Sent = hornbeam_file:send(proplists:get_value(socket, Config), File0),
+    NowMs = erlang:monotonic_time(millisecond),
+    LongestMs = max(LongestMs0, NowMs - SinceMs),
+    case Sent of
+        {more, File} -> send_timed(File, NowMs, LongestMs, Config);
+        Ended -> {Ended, LongestMs}
+    end.
 
 watcher_goes_with_the_file(Config) ->
     {Path, _} = make(2 * ?PART, Config),
     {ok, File, _} = hornbeam_file:open(Path, 0, undefined),
     Socket = proplists:get_value(socket, Config),
-    Before = processes(),
     Watched = hornbeam_file:watch(Socket, 5000, File),
-    [Watcher] = processes() -- Before,
+    [Watcher] = until(fun() -> watchers(self()) end),
     ok = hornbeam_file:close(Watched),
     until(fun() -> not is_process_alive(Watcher) end).
 
 watcher_goes_with_its_process(Config) ->
     {Path, _} = make(2 * ?PART, Config),
     Socket = proplists:get_value(socket, Config),
-    Before = processes(),
     {Pid, Monitor} = spawn_monitor(fun() ->
         {ok, File, _} = hornbeam_file:open(Path, 0, undefined),
-        hornbeam_file:watch(Socket, 60000, File)
+        _ = hornbeam_file:watch(Socket, 60000, File),
+        receive stop -> ok end
     end),
+    [Watcher] = until(fun() -> watchers(Pid) end),
+    Pid ! stop,
     receive {'DOWN', Monitor, process, Pid, normal} -> ok end,
-    until(fun() -> processes() -- Before =:= [] end).
+    until(fun() -> not is_process_alive(Watcher) end).
 
 %% Internal.
+
+%% Those who watch the sockets of a process, once they do.
+watchers(Sender) ->
+    {monitored_by, Monitoring} = process_info(Sender, monitored_by),
+    Watchers = [Pid || Pid <- Monitoring, is_pid(Pid),
+                       {current_function, {hornbeam_file, _, _}}
+                           <- [process_info(Pid, current_function)]],
+    Watchers =/= [] andalso Watchers.
 
 make(Size, Config) ->
     Folder = list_to_binary(proplists:get_value(priv_dir, Config)),

@@ -99,10 +99,13 @@ timer_looks_again(_) ->
     Request = request(#{}),
     {[], First} = hornbeam_request_body:ask(Request, body(#{})),
     FirstName = timer_name(),
-    {[], Second} = hornbeam_request_body:ask(Request, First),
-    {nothing, Waiting} = hornbeam_request_body:timed_out(FirstName, Request, Second),
+    {Missing, Waiting} = hornbeam_test_wait:within(?BODY_TIMEOUT_MS, fun() ->
+        {[], Second} = hornbeam_request_body:ask(Request, First),
+        hornbeam_request_body:timed_out(FirstName, Request, Second)
+    end),
+    ?assertEqual(nothing, Missing),
     ?assertEqual(stale, hornbeam_request_body:timed_out(FirstName, Request, Waiting)),
-    {part, Fired} = hornbeam_request_body:timed_out(timer_name(), Request, Waiting),
+    {part, Fired} = timed_out(Request, Waiting),
     ?assertEqual(stale, hornbeam_request_body:timed_out(FirstName, Request, Fired)).
 
 %% Nobody waits any more: nothing is missing when the timer fires, and it is not started again.
@@ -197,6 +200,13 @@ request(Facts) ->
 
 receive_part(IsFin, Bytes, Request, Body) ->
     hornbeam_request_body:received(IsFin, binary:copy(<<"x">>, Bytes), Request, Body).
+
+%% What its timer finds. That of a run that was held up may have been set as well.
+timed_out(Request, Body) ->
+    case hornbeam_request_body:timed_out(timer_name(), Request, Body) of
+        stale -> timed_out(Request, Body);
+        Result -> Result
+    end.
 
 timer_name() ->
     Self = self(),
