@@ -231,6 +231,8 @@ class Worker:
         self.leave_at: float | None = None
         # While it plays a blocked loop: until which gate, and what came meanwhile.
         self.asleep: str | None = None
+        # The gate of the sleep that begins with the next request.
+        self.drowsy: str | None = None
         self.kept: dict[int, tuple[bytes, bool]] = {}
         # Of the bodies that it gives back.
         self.lost_bytes = 0
@@ -330,6 +332,9 @@ class Worker:
         STARTS[module](self)
 
     def on_request(self, request_id: int, scope: Any, body: bytes, more: bool) -> None:
+        if self.drowsy:
+            self.asleep, self.drowsy = self.drowsy, None
+
         if self.asleep:
             self.see("kept", scope[3].decode())
             self.kept[request_id] = (body, more)
@@ -727,8 +732,13 @@ def huge(worker: Worker, request: Request) -> Steps:
 
 
 def fall_asleep(worker: Worker, request: Request) -> Steps:
-    """Answer, and play a blocked loop whose watchdog works."""
-    worker.asleep = request.query["until"]
+    """Answer, and play a blocked loop whose watchdog works; `with=next`: one that is
+    blocked before it begins the next request, and not earlier."""
+    if request.query.get("with") == "next":
+        worker.drowsy = request.query["until"]
+    else:
+        worker.asleep = request.query["until"]
+
     worker.lost_bytes = int(request.query.get("lost", "0"))
     worker.respond(request, b"%d" % worker.id)
     yield from ()

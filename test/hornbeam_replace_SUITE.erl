@@ -175,8 +175,8 @@ draining_worker_killed(Config) ->
     ?assertMatch(#{status := 502}, response(Unsafe)),
     release(Config, "go"),
     ?assertMatch(#{status := 200, body := <<"released">>}, response(Safe)),
-    ?assertMatch([#{reason := <<"ended by signal 9 (SIGKILL)">>}], reports(worker_drained)),
-    ?assertMatch(#{restarts := 1}, worker_info(default, 1)).
+    ?assertMatch(#{restarts := 1}, worker_info(default, 1)),
+    ?assertMatch([#{reason := <<"ended by signal 9 (SIGKILL)">>}], reports(worker_drained)).
 
 %% One successor is enough, also where it is asked for by a worker that has left its place.
 replaced_twice_at_once(Config) ->

@@ -132,8 +132,12 @@ nobody_gets_a_worker_that_was_told_to_end(Config) ->
     publish([First], Config),
     Stop = atomics:new(1, []),
     Clients = [spawn_monitor(fun() -> take_places(Stop, 0) end) || _ <- lists:seq(1, ?CLIENTS)],
-    Last = lists:foldl(fun(_, Former) -> replace(Former, Config) end, First,
-                       lists:seq(1, ?REPLACEMENTS)),
+    Last = lists:foldl(fun(_, Former) ->
+        %% Whatever the scheduler does: the one that is replaced has had requests.
+        await_use(Former),
+        replace(Former, Config)
+    end, First, lists:seq(1, ?REPLACEMENTS)),
+    await_use(Last),
     ok = atomics:put(Stop, 1, 1),
     Counts = [receive {'DOWN', Monitor, process, Pid, Reason} -> taken(Reason) end
               || {Pid, Monitor} <- Clients],
@@ -177,6 +181,10 @@ replace(Former, Config) ->
     erlang:yield(),
     hornbeam_routes:delete(Routes),
     Next.
+
+await_use(Worker = {_, _, _, Load}) ->
+    {_, _, LastId} = hornbeam_load:rank(Load, ?MANY),
+    LastId > 0 orelse begin erlang:yield(), await_use(Worker) end.
 
 %% See hornbeam_worker_life:stop_drained/2. The worker answers its heartbeats meanwhile.
 await_sent(Worker = {_, _, Routes, Load}) ->

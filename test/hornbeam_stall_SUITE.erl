@@ -82,9 +82,10 @@ body_that_was_lost(Config) ->
 %% Where there is nobody else it stays, and is served when the loop is free.
 nobody_else(Config) ->
     Port = start(Config, #{workers => 1, heartbeat => 50}),
-    #{status := 200} = request(Port, "/fall_asleep?until=go"),
+    #{status := 200} = request(Port, "/fall_asleep?with=next&until=go"),
     Posting = connect(Port),
     post(Posting, "five!", "five!"),
+    until(fun() -> kept(Config) end),
     until(fun() -> is_stalled() end),
     ?assertNot(given_back(Config)),
     New = connect(Port),
@@ -94,10 +95,11 @@ nobody_else(Config) ->
     %% Who has waited gets its turn at once.
     ?assertMatch(#{status := 200}, response(New)).
 
-%% What has not begun when the worker is about to be killed waits for the next one.
+%% What has not begun when the worker is about to be killed waits for the next one. It is asked for two
+%% heartbeats before that: as long as the worker's watchdog has to give it back.
 given_back_before_it_is_killed(Config) ->
-    Port = start(Config, #{workers => 1, heartbeat => 50, stall_timeout => 500}),
-    #{status := 200} = request(Port, "/fall_asleep?until=never"),
+    Port = start(Config, #{workers => 1, heartbeat => 200, stall_timeout => 1000}),
+    #{status := 200} = request(Port, "/fall_asleep?with=next&until=never"),
     Posting = connect(Port),
     post(Posting, "five!", "five!"),
     ?assertMatch(#{status := 200, body := <<"five!">>}, response(Posting)),
@@ -123,11 +125,12 @@ report_is_logged_once(Config) ->
 later() ->
     receive {later, Socket} -> [Socket | later()] after 0 -> [] end.
 
-%% Two workers, one of which is asleep; the other has as many requests as it may have.
+%% Two workers, of which one falls asleep over the next request that it gets: no heartbeat can tell
+%% that before it has it. The other has as many requests as it may have.
 asleep(Config, Options, Query) ->
     Port = start(Config, Options#{workers => 2, max_concurrency => 2}),
     Held = [held(Port, N) || N <- [1, 2, 3]],
-    #{status := 200} = request(Port, "/fall_asleep?until=go" ++ Query),
+    #{status := 200} = request(Port, "/fall_asleep?with=next&until=go" ++ Query),
     {Port, Held}.
 
 %% Then the other one has places again.

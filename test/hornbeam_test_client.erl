@@ -92,7 +92,8 @@ serves(Port) ->
     try request(Port, "/hello") of
         #{status := Status} -> Status =:= 200
     catch
-        error:{badmatch, {error, _}} -> false
+        error:{badmatch, {error, _}} -> false;
+        error:{case_clause, {error, _}} -> false
     end.
 
 %% All sockets of the calling process: a server that stops waits a second for each that is open.

@@ -296,7 +296,10 @@ unknown_ids(Config) ->
     Worker = #{pid := Pid, load := Load} = start(Config, "paths:app", #{}),
     ?assertEqual(<<"done">>, body(ask(Worker, <<"/unknown">>, <<"n=5000">>))),
     hornbeam_test_wait:until(fun() -> hornbeam_load:in_flight(Load) =:= 0 end),
-    ?assertEqual({message_queue_len, 0}, process_info(Pid, message_queue_len)),
+    %% It may just be getting a heartbeat.
+    hornbeam_test_wait:until(fun() ->
+        process_info(Pid, message_queue_len) =:= {message_queue_len, 0}
+    end),
     ?assertEqual({messages, []}, process_info(self(), messages)),
     ?assertEqual([], hornbeam_test_log:events()).
 
@@ -325,6 +328,8 @@ requests_in_batches(Config) ->
     hornbeam_test_server:release(Config, "go"),
     [{ok, {_, {response, Id, 200, _, _}}} = next(Id) || Id <- Ids],
     hornbeam_test_server:await_seen(Config, <<"1 batch 50">>),
+    Delivered = erlang:trace_delivered(Pid),
+    receive {trace_delivered, Pid, Delivered} -> ok end,
     Packets = [binary_to_term(Packet) || Packet <- traced(Pid)],
     ?assert(lists:any(fun(Messages) -> length(Messages) >= 100 end, Packets)).
 
@@ -397,8 +402,11 @@ blocked_loop(Config) ->
     ?assertMatch(#{state := stalled}, hornbeam_worker:info(Pid)),
     hornbeam_test_server:release(Config, "go"),
     ?assertMatch({ok, {_, {response, Id, 200, _, <<"unblocked">>}}}, next(Id)),
-    hornbeam_test_wait:until(fun() -> hornbeam_load:is_open(Load) end),
-    ?assertMatch(#{state := ready}, hornbeam_worker:info(Pid)).
+    %% At the same time: its next heartbeat may be late.
+    hornbeam_test_wait:until(fun() ->
+        #{state := State} = hornbeam_worker:info(Pid),
+        State =:= ready andalso hornbeam_load:is_open(Load)
+    end).
 
 %% One that answers each beat late has not stalled, however long it goes on.
 lagging_loop(Config) ->
