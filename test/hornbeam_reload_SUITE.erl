@@ -102,6 +102,7 @@ reload_loses_nothing(Config) ->
     Stop = counters:new(1, []),
     Clients = [spawn_monitor(fun() -> ask(connect(Port), Stop, 0) end) || _ <- lists:seq(1, 8)],
     [?assertEqual(ok, hornbeam:reload()) || _ <- [1, 2, 3]],
+    %% Each asks on until it has had enough answers, or one is wrong.
     counters:put(Stop, 1, 1),
     Counts = [receive {'DOWN', Monitor, process, _, {asked, Count}} -> Count end
               || {_, Monitor} <- Clients],
@@ -148,8 +149,7 @@ second_reload_waits_for_the_first(Config) ->
     First = in_background(fun() -> hornbeam:reload() end),
     until(fun() -> length(hornbeam_test_server:started(Config)) =:= 2 end),
     Others = [in_background(fun() -> hornbeam:reload() end) || _ <- [1, 2, 3]],
-    Pool = hornbeam_test_server:sup_child(default, hornbeam_pool),
-    until(fun() -> message_count(Pool) =:= 0 end),
+    until(fun() -> lists:all(fun has_asked/1, Others) end),
     release(Config, "ready"),
     ?assertEqual([ok, ok, ok, ok], [outcome(Each) || Each <- [First | Others]]),
     ?assertEqual(3, length(hornbeam_test_server:started(Config))).
@@ -162,7 +162,7 @@ reload_while_in_backoff(Config) ->
     ok = hornbeam_worker:kill(OsPid),
     until(fun() -> [Ms || #{restart_in_ms := Ms} <- hornbeam_test_log:reports(worker_down),
                           Ms > 600] =/= [] end),
-    ?assertEqual([backoff], states()),
+    until(fun() -> states() =:= [backoff] end),
     ?assertMatch({error, {app_import_failed, _}}, hornbeam:reload()),
     ?assertEqual([backoff], states()),
     tell(Config, "paths"),
@@ -383,8 +383,7 @@ scale_waits_for_a_reload(Config) ->
     Reload = in_background(fun() -> hornbeam:reload() end),
     until(fun() -> length(hornbeam_test_server:started(Config)) =:= 2 end),
     Scale = in_background(fun() -> hornbeam:scale(2) end),
-    Pool = hornbeam_test_server:sup_child(default, hornbeam_pool),
-    until(fun() -> message_count(Pool) =:= 0 end),
+    until(fun() -> has_asked(Scale) end),
     ?assertEqual([ready], states()),
     release(Config, "ready"),
     ?assertEqual([ok, ok], [outcome(Reload), outcome(Scale)]),
@@ -461,9 +460,14 @@ tell(Config, Start) ->
     ok = file:write_file(Path ++ ".new", Start),
     ok = file:rename(Path ++ ".new", Path).
 
-message_count(Pid) ->
-    {message_queue_len, Count} = process_info(Pid, message_queue_len),
-    Count.
+%% Whether the pool has what somebody asks of it in the background, and nothing more to read.
+has_asked({Pid, _}) ->
+    Pool = hornbeam_test_server:sup_child(default, hornbeam_pool),
+    {monitors, Asked} = process_info(Pid, monitors),
+    lists:member({process, Pool}, Asked)
+        andalso {status, waiting} =:= process_info(Pid, status)
+        andalso {message_queue_len, 0} =:= process_info(Pool, message_queue_len)
+        andalso {status, waiting} =:= process_info(Pool, status).
 
 gaps_ms(Times) ->
     lists:zipwith(fun(Earlier, Later) -> (Later - Earlier) div 1000 end,
@@ -472,9 +476,9 @@ gaps_ms(Times) ->
 %% Requests on one connection, until it is to stop; any fault is the reason of its end.
 ask(Socket, Stop, Count) ->
     case counters:get(Stop, 1) of
-        1 ->
+        1 when Count > 10 ->
             exit({asked, Count});
-        0 ->
+        _ ->
             send(Socket, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"),
             #{status := 200, body := <<"body">>} = response(Socket),
             ask(Socket, Stop, Count + 1)
