@@ -2,6 +2,7 @@
 %% Sockets: which are open, how long a connection may say nothing, and how all of them end.
 -module(hornbeam_listener_SUITE).
 
+-include_lib("kernel/include/file.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
 -export([suite/0]).
@@ -37,6 +38,7 @@
 -export([drain_has_an_end/1]).
 -export([listener_killed/1]).
 -export([listener_of_a_unix_socket_killed/1]).
+-export([unix_socket_opened_again_at_the_end/1]).
 -export([ranch_listener_crashes/1]).
 -export([reaper_killed/1]).
 -export([stray_messages/1]).
@@ -79,6 +81,7 @@ all() ->
         drain_has_an_end,
         listener_killed,
         listener_of_a_unix_socket_killed,
+        unix_socket_opened_again_at_the_end,
         ranch_listener_crashes,
         reaper_killed,
         stray_messages
@@ -446,14 +449,33 @@ listener_of_a_unix_socket_killed(Config) ->
     Listener = sup_child(default, hornbeam_listener),
     exit(Listener, kill),
     until(fun() -> sup_child(default, hornbeam_listener) =/= Listener end),
-    Connects = fun() -> element(1, gen_tcp:connect({local, Path}, 0, [])) =:= ok end,
-    until(Connects),
-    [Acceptors] = [Pid || {ranch_acceptors_sup, Pid, _, _} <-
-        supervisor:which_children(ranch_server:get_listener_sup({hornbeam, default, 1}))],
+    until(fun() -> connects(Path) end),
+    Acceptors = acceptors_sup(),
     exit(Acceptors, kill),
-    until(fun() -> not is_process_alive(Acceptors) end),
-    until(Connects),
+    until(fun() -> acceptors_sup() =/= Acceptors end),
+    until(fun() -> connects(Path) end),
     ok = hornbeam:stop(),
+    ?assertEqual(ok, file:del_dir(Folder)).
+
+%% The file goes also where the server is stopped before it has learned that Ranch has listened again.
+unix_socket_opened_again_at_the_end(Config) ->
+    Folder = string:trim(os:cmd("mktemp -d")),
+    Path = filename:join(Folder, "sock"),
+    _ = start(Config, #{bind => "unix:" ++ Path}),
+    {ok, #file_info{inode = First}} = file:read_file_info(Path),
+    %% The next file gets another inode as long as this one is there.
+    ok = file:make_link(Path, Path ++ ".first"),
+    Listener = sup_child(default, hornbeam_listener),
+    ok = sys:suspend(Listener),
+    exit(acceptors_sup(), kill),
+    until(fun() ->
+        {messages, Messages} = process_info(Listener, messages),
+        lists:keymember(listening, 1, Messages)
+    end),
+    {ok, #file_info{inode = Second}} = file:read_file_info(Path),
+    ?assertNotEqual(First, Second),
+    ok = hornbeam:stop(),
+    ok = file:delete(Path ++ ".first"),
     ?assertEqual(ok, file:del_dir(Folder)).
 
 %% The port that the system chose stays the server's, whoever listens again.
@@ -505,6 +527,18 @@ reaper(Listener) ->
         proc_lib:translate_initial_call(Pid) =:= {hornbeam_reaper, init, 1}
     ],
     Reaper.
+
+connects(Path) ->
+    case gen_tcp:connect({local, Path}, 0, []) of
+        {ok, Socket} -> gen_tcp:close(Socket) =:= ok;
+        {error, _} -> false
+    end.
+
+%% `restarting' while it is not there.
+acceptors_sup() ->
+    Sup = ranch_server:get_listener_sup({hornbeam, default, 1}),
+    {_, Pid, _, _} = lists:keyfind(ranch_acceptors_sup, 1, supervisor:which_children(Sup)),
+    Pid.
 
 %% A connection that has had one response.
 used(Port) ->

@@ -173,11 +173,8 @@ handle_info({'EXIT', Pid, Reason}, State = #state{listeners = Listeners}) ->
         %% One that could not be opened, or who waited for the workers.
         false -> {noreply, State}
     end;
-handle_info({listening, Address, File}, State = #state{files = Files})
-        when is_map_key(Address, Files) ->
-    {noreply, State#state{files = Files#{Address := File}}};
-handle_info({listening, _, _}, State) ->
-    {noreply, State};
+handle_info({listening, Address, File}, State) ->
+    {noreply, note_file(Address, File, State)};
 handle_info(Message, State) ->
     ?LOG_WARNING(#{what => unexpected_message, message => Message}),
     {noreply, State}.
@@ -185,11 +182,24 @@ handle_info(Message, State) ->
 -spec terminate(term(), #state{}) -> ok.
 terminate(Reason, State = #state{listeners = Listeners, config = Config}) ->
     lists:foreach(fun({Ref, _, _}) -> hornbeam_sockets:suspend(Ref) end, Listeners),
-    maps:foreach(fun hornbeam_socket_file:remove/2, State#state.files),
+    maps:foreach(fun hornbeam_socket_file:remove/2, last_files(State)),
     #{shutdown_timeout := TimeoutMs} = Config,
     DeadlineMs = erlang:monotonic_time(millisecond) + TimeoutMs,
     end_connections(Reason, State, DeadlineMs),
     lists:foreach(fun stop_listener/1, Listeners).
+
+%% Ranch may have listened again a moment ago: nobody does from now on.
+last_files(State) ->
+    receive
+        {listening, Address, File} -> last_files(note_file(Address, File, State))
+    after 0 ->
+        State#state.files
+    end.
+
+note_file(Address, File, State = #state{files = Files}) when is_map_key(Address, Files) ->
+    State#state{files = Files#{Address := File}};
+note_file(_, _, State) ->
+    State.
 
 %% It is to be back soon.
 end_connections({shutdown, {sockets_down, _}}, _, _) ->
