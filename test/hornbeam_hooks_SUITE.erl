@@ -20,6 +20,7 @@
 -export([stream_ends_with_its_owner/1]).
 -export([stream_timeout/1]).
 -export([worker_hooks/1]).
+-export([free_before_the_answer/1]).
 -export([worker_hook_timeout/1]).
 -export([worker_says_too_much/1]).
 -export([worker_dies/1]).
@@ -59,6 +60,7 @@ all() ->
         stream_ends_with_its_owner,
         stream_timeout,
         worker_hooks,
+        free_before_the_answer,
         worker_hook_timeout,
         worker_says_too_much,
         worker_dies,
@@ -216,6 +218,42 @@ worker_hooks(Config) ->
     ?assertEqual(0, in_flight()),
     ok = hornbeam:stop().
 
+%% Whoever has the answer, or the error, finds the worker as free as it is.
+free_before_the_answer(_) ->
+    Caller = self(),
+    Invocation = {<<"f">>, undefined, <<131, 106>>, <<131, 116, 0:32>>, stream},
+    Answer = fun(Say) ->
+        Ref = make_ref(),
+        {[{invoke, Id, _, _, _, _, _}], Hooks} =
+            hornbeam_worker_hooks:invoke(Caller, Ref, Invocation, hornbeam_worker_hooks:new()),
+        _ = Say(Id, Hooks)
+    end,
+    1 = erlang:trace_pattern({hornbeam_hook_registry, count_down, 1}, true, []),
+    [?assertEqual([counted_down, answered], events_of(fun() -> Answer(Say) end))
+     || Say <- [fun(Id, Hooks) -> hornbeam_worker_hooks:result(Id, {ok, <<131, 106>>}, Hooks) end,
+                fun(Id, Hooks) -> hornbeam_worker_hooks:produce(Id, <<131, 106>>, Hooks) end]],
+    1 = erlang:trace_pattern({hornbeam_hook_registry, count_down, 1}, false, []).
+
+%% In which order a process of its own counts down and answers the test.
+events_of(Fun) ->
+    {Pid, Monitor} = spawn_monitor(fun() -> receive go -> Fun() end end),
+    1 = erlang:trace(Pid, true, [call, send]),
+    Pid ! go,
+    receive {'DOWN', Monitor, process, Pid, Reason} -> ?assertEqual(normal, Reason) end,
+    Delivered = erlang:trace_delivered(Pid),
+    receive {trace_delivered, Pid, Delivered} -> ok end,
+    traced(Pid).
+
+traced(Pid) ->
+    receive
+        {trace, Pid, call, {hornbeam_hook_registry, count_down, _}} -> [counted_down | traced(Pid)];
+        {trace, Pid, send, {hornbeam_result, _, _}, _} -> [answered | traced(Pid)];
+        {trace, Pid, _, _} -> traced(Pid);
+        {trace, Pid, _, _, _} -> traced(Pid)
+    after 0 ->
+        []
+    end.
+
 %% The worker is told that nobody waits.
 worker_hook_timeout(Config) ->
     _ = start(Config, ["never"]),
@@ -317,7 +355,12 @@ fewest_in_flight(Config) ->
     Execute = fun() ->
         hornbeam_hooks:execute("never", undefined, [], #{timeout => infinity})
     end,
-    Callers = [spawn(Execute) || _ <- lists:seq(1, 20)],
+    %% One after the other: two that choose at the same moment may choose the same.
+    Callers = [begin
+                   Caller = spawn(Execute),
+                   hornbeam_test_wait:until(fun() -> in_flight() =:= N end),
+                   Caller
+               end || N <- lists:seq(1, 20)],
     Held = fun(Worker) -> length([L || L <- hornbeam_test_server:seen(Config), L =:= Worker]) end,
     hornbeam_test_wait:until(fun() -> Held(<<"1 never">>) + Held(<<"2 never">>) =:= 20 end),
     ?assertEqual({10, 10}, {Held(<<"1 never">>), Held(<<"2 never">>)}),

@@ -411,10 +411,10 @@ blocked_loop(Config) ->
 %% One that answers each beat late has not stalled, however long it goes on.
 lagging_loop(Config) ->
     Worker = #{pid := Pid} =
-        start(Config, "lagging:app", #{heartbeat => 50, stall_timeout => 200}),
+        start(Config, "lagging:app", #{heartbeat => 50, stall_timeout => 1000}),
     IsOld = fun() ->
         case hornbeam_worker:info(Pid) of
-            #{uptime_ms := Ms} -> Ms > 800;
+            #{uptime_ms := Ms} -> Ms > 4000;
             undefined -> error(ended)
         end
     end,

@@ -88,8 +88,10 @@ produce(Id, Blob, Hooks = #hooks{invokes = Invokes}) ->
         #{Id := #invoke{credit = 0, caller = Caller, ref = Ref}} ->
             Facts = #{class => <<"ProtocolError">>, stack => <<>>,
                       reason => <<"the service gave more items than were asked for">>},
+            %% First: who has the answer may look at once who has the fewest.
+            Forgotten = forget_invoke(Id, Hooks),
             hornbeam_hook_call:tell_error(Caller, Ref, {remote_error, Facts}),
-            {[{invoke_cancel, Id}], forget_invoke(Id, Hooks)};
+            {[{invoke_cancel, Id}], Forgotten};
         #{Id := Invoke = #invoke{credit = Credit, caller = Caller, ref = Ref}} ->
             hornbeam_hook_call:tell_item(Caller, Ref, Blob),
             {[], Hooks#hooks{invokes = Invokes#{Id := Invoke#invoke{credit = Credit - 1}}}};
@@ -102,11 +104,12 @@ produce(Id, Blob, Hooks = #hooks{invokes = Invokes}) ->
 result(Id, Result, Hooks = #hooks{invokes = Invokes}) ->
     case Invokes of
         #{Id := #invoke{caller = Caller, ref = Ref}} ->
+            Forgotten = forget_invoke(Id, Hooks),
             hornbeam_hook_call:tell_result(Caller, Ref, case Result of
                 {ok, Blob} -> {ok, Blob};
                 {error, Facts} -> {error, {remote_error, Facts}}
             end),
-            forget_invoke(Id, Hooks);
+            Forgotten;
         #{} ->
             Hooks
     end.
