@@ -165,10 +165,10 @@ groups() ->
         {body_times, [], [
             body_without_progress,
             body_with_progress,
-             answer_before_a_body_that_drips,
-             chunk_size_that_is_none
-         ]},
-         {times, [], [
+            answer_before_a_body_that_drips,
+            chunk_size_that_is_none
+        ]},
+        {times, [], [
             no_answer_in_time,
             late_answer,
             pipelined_time_is_its_own,

@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 
@@ -30,6 +31,8 @@ APPS_DIR = ROOT / "tests" / "apps"
 START_TIMEOUT_SECONDS = 30.0
 EVAL_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 60.0
+
+_marks = count(1)
 
 # Reads packets of an id and an expression's text; answers the id, a status byte and the
 # value or error as text. Each expression has a process of its own: one may wait long.
@@ -214,13 +217,32 @@ class Node:
         if answer != "ok":
             raise EvalError(answer)
 
-    def wait_for_output(self, pattern: str, timeout: float = 10.0) -> re.Match[str]:
+    def logged(self) -> str:
+        """All output, once all is in it that was logged before this call.
+
+        The log is behind what the node does: `len(node.logged())` is where that of a
+        test begins, and what is not in `node.logged()` has not been logged.
+        """
+        mark = f"-- mark {next(_marks)} --"
+        self.eval(
+            "ok = logger_std_h:filesync(default),"
+            f" io:put_chars(user, <<{literal(mark)}/binary, 10>>)"
+        )
+        self.wait_for_output(f"{mark}\n")
+        return self.output
+
+    def wait_for_output(
+        self, pattern: str, timeout: float = 10.0, *, since: int = 0
+    ) -> re.Match[str]:
         """Wait until what the node printed matches a regular expression.
+
+        Args:
+            since: where to begin, as other tests have printed before.
 
         Raises:
             TimeoutError: It did not in time; the text has all output.
         """
-        return self._output.wait_for(re.compile(pattern), timeout)
+        return self._output.wait_for(re.compile(pattern), timeout, since)
 
     def terminate(self) -> int:
         """Send SIGTERM, wait, and return the exit status."""
@@ -324,14 +346,16 @@ class Output:
             self._bytes += chunk
             self._grown.notify_all()
 
-    def wait_for(self, pattern: re.Pattern[str], timeout: float) -> re.Match[str]:
+    def wait_for(
+        self, pattern: re.Pattern[str], timeout: float, since: int = 0
+    ) -> re.Match[str]:
         deadline = time.monotonic() + timeout
 
         with self._grown:
             while True:
                 text = self._bytes.decode(errors="replace")
 
-                if match := pattern.search(text):
+                if match := pattern.search(text, since):
                     return match
 
                 if not self._grown.wait(deadline - time.monotonic()):

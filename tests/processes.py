@@ -6,14 +6,21 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 
 def children(os_pid: int) -> set[int]:
     """The processes that a process has started and that have not ended."""
     tasks = Path(f"/proc/{os_pid}/task")
-    texts = [path.read_text() for path in tasks.glob("*/children")]
-    return {int(child) for text in texts for child in text.split()}
+    found: set[int] = set()
+
+    for path in tasks.glob("*/children"):
+        # The thread may be gone, and the process.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found.update(map(int, path.read_text().split()))
+
+    return found
 
 
 def descendants(os_pid: int) -> set[int]:

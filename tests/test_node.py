@@ -75,6 +75,19 @@ def test_output_is_awaited(node: Node) -> None:
         node.wait_for_output("never printed", timeout=0.05)
 
 
+def test_log_is_awaited(node: Node) -> None:
+    """What was logged is there; what is waited for may have been there before."""
+    node.eval('[logger:notice("count ~b", [N]) || N <- lists:seq(1, 50)]')
+    text = node.logged()
+    assert all(f"count {number}\n" in text for number in range(1, 51))
+
+    with pytest.raises(TimeoutError, match="count 7"):
+        node.wait_for_output("count 7", timeout=0.05, since=len(text))
+
+    node.eval('logger:notice("count 7")')
+    assert node.wait_for_output("count 7", since=len(text)).start() > len(text)
+
+
 def test_environment_reaches_the_node() -> None:
     """Variables of `env` come on top of the ones of the tests."""
     with Node(env={"HORNBEAM_TEST": "x"}) as node:

@@ -7,7 +7,7 @@ import os
 import re
 import select
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -125,7 +125,12 @@ class Watch:
     """Processes whose end is awaited; their ids can't be taken by others meanwhile."""
 
     def __init__(self, pids: list[int]) -> None:
-        self._descriptors = {pid: os.pidfd_open(pid) for pid in pids}
+        self._descriptors: dict[int, int] = {}
+
+        for pid in pids:
+            # One that is gone has ended.
+            with suppress(ProcessLookupError):
+                self._descriptors[pid] = os.pidfd_open(pid)
 
     def survivors(self, seconds: float) -> list[int]:
         """Wait until all have ended, or for so long; those that run on."""
@@ -149,7 +154,7 @@ class Watch:
 
 def survivors(pids: list[int], seconds: float = 10.0) -> list[int]:
     """Wait until processes have ended; those that have not within that time."""
-    watch = Watch([pid for pid in pids if Path(f"/proc/{pid}").exists()])
+    watch = Watch(pids)
 
     try:
         return watch.survivors(seconds)

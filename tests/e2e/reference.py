@@ -17,6 +17,7 @@ from pathlib import Path
 
 from e2e.support import E2E_DIR, serving
 from node import Node
+from ports import free_port
 
 START_TIMEOUT_SECONDS = 20.0
 
@@ -45,10 +46,7 @@ def serving_any(
 
 @contextmanager
 def _serving_uvicorn(app: str, folder: Path) -> Iterator[str]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-
+    port = free_port()
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port)]
     process = subprocess.Popen(
         [*command, "--log-level", "warning"],

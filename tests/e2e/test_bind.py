@@ -9,13 +9,13 @@ import subprocess
 import threading
 from ast import literal_eval
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from e2e.observe import TESTS_DIR, Server, serving
 from e2e.raw import Connection, request, wait_until
 from node import Node, StartError, literal
+from ports import free_port
 
 
 def has_ipv6() -> bool:
@@ -76,9 +76,7 @@ def test_several_addresses(node: Node, tmp_path: Path) -> None:
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
 def test_ipv6_beside_ipv4(node: Node) -> None:
     """An address of IPv6 takes nothing of IPv4, so one port can have both."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-
+    port = free_port()
     options = f'#{{bind => ["127.0.0.1:{port}", "[::]:{port}"]}}'
 
     with serving(node, "contract", options) as server:
@@ -217,12 +215,13 @@ def test_path_that_cannot_be(node: Node, tmp_path: Path) -> None:
 
 def test_restart_on_the_same_port(node: Node) -> None:
     """Also while connections of the former server linger in the system."""
-    with serving(node, "contract") as server:
-        address = urlsplit(server.url).netloc
+    address = f"127.0.0.1:{free_port()}"
+    options = f'#{{bind => "{address}"}}'
 
+    with serving(node, "contract", options) as server:
         with Connection(server.url) as client:
             assert client.get("/hello").text == "hello"
 
-    with serving(node, "contract", f'#{{bind => "{address}"}}') as server:
+    with serving(node, "contract", options) as server:
         assert server.url == f"http://{address}"
         assert curl(f"{server.url}/hello") == "hello"

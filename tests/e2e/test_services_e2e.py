@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from ast import literal_eval
@@ -17,6 +16,7 @@ import pytest
 from e2e.observe import TESTS_DIR
 from e2e.raw import wait_until
 from node import Node
+from ports import free_port
 
 CALLER = "e2e.raw_apps.services:application"
 PROVIDER = "e2e.raw_apps.services:provider"
@@ -162,12 +162,14 @@ def test_worker_that_dies_in_a_call(
 @pytest.fixture(scope="module")
 def epmd_port() -> Iterator[str]:
     """A port mapper of our own, on loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-
+    port = str(free_port())
     env = {**os.environ, **epmd_env(port)}
     subprocess.run(["epmd", "-daemon"], env=env, check=True)
+    # It says that it is there before it listens.
+    wait_until(
+        lambda: subprocess.run(["epmd", "-names"], env=env).returncode == 0,
+        "the port mapper answers",
+    )
 
     try:
         yield port
@@ -202,6 +204,11 @@ def two_nodes(epmd_port: str) -> Iterator[tuple[Node, Node]]:
         yield one, two
 
 
+def is_known(asker: Asker) -> bool:
+    """Whether the service is."""
+    return "ServiceNotFound" not in asker.text(WHERE)
+
+
 def test_two_nodes(two_nodes: tuple[Node, Node]) -> None:
     """They meet by Python's call, and are one for messages, functions, services."""
     one, two = two_nodes
@@ -222,13 +229,15 @@ def test_two_nodes(two_nodes: tuple[Node, Node]) -> None:
     wait_until(
         lambda: here.value("publish('news:first', 1)") == 3, "all have heard of all"
     )
+    wait_until(lambda: there.value("publish('news:first', 2)") == 3, "there as well")
     assert there.value("publish('news:second', {'k': [b'x', (1, None)]})") == 3
 
     second = ["news:second", {"k": [b"x", (1, None)]}]
     wait_until(lambda: second in here.value("news"), "the message is here")
     wait_until(lambda: second in there.value("news"), "the message is there")
 
-    # A service.
+    # A service, of which both learn apart from that.
+    wait_until(lambda: is_known(here), "it is known here")
     assert here.value(WHERE)[0] == other
     assert here.value("list(stream('shop', 'count', 100))") == list(range(100))
     here.fails("execute('shop', 'fail', 'x')", "RemoteError")
@@ -238,6 +247,8 @@ def test_two_nodes(two_nodes: tuple[Node, Node]) -> None:
     two.kill()
     wait_until(lambda: here.value("nodes()") == [], "it is gone")
     here.fails(f"rpc_call('{other}', 'erlang', 'abs', [-2])", "NodeDown")
+    # What was there goes by itself.
+    wait_until(lambda: not is_known(here), "its service is gone")
     here.fails(WHERE, "ServiceNotFound")
-    assert here.value("publish('news:third', 1)") == 1
+    wait_until(lambda: here.value("publish('news:third', 1)") == 1, "nobody is there")
     assert here.value(f"ping('{other}')") is False

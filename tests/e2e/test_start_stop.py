@@ -20,6 +20,7 @@ import pytest
 from e2e.observe import TESTS_DIR, Server, python_processes, serving, survivors
 from e2e.raw import Connection, Cut, request, wait_until
 from node import Node, StartError, literal
+from ports import free_port
 
 
 @pytest.fixture
@@ -415,7 +416,7 @@ def test_tasks_of_the_startup_go_on(node: Node, log: Path) -> None:
 def test_shutdown_that_fails(node: Node, log: Path, mode: str) -> None:
     """It is logged, and the server ends all the same, in its time."""
     options = life(log, mode, lifespan_timeout="300")
-    printed = len(node.output)
+    printed = len(node.logged())
     began = time.monotonic()
 
     with serving(node, "life", options) as server:
@@ -434,8 +435,7 @@ def test_shutdown_that_fails(node: Node, log: Path, mode: str) -> None:
 
 def test_start_stop_start(node: Node, log: Path) -> None:
     """On the same port, again and again, and nothing stays."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        bind = f'"127.0.0.1:{free.getsockname()[1]}"'
+    bind = f'"127.0.0.1:{free_port()}"'
 
     with nothing_left(node):
         for _ in range(5):

@@ -94,12 +94,16 @@ def wait_until_all_ready(server: Server, workers: int = 2) -> None:
 class Killer(threading.Thread):
     """Kills one worker after another, each in its turn, as often as it is told to.
 
+    A request that has met one death is tried once more, and no more than that: so the
+    next one comes when all that may have met the last are over.
+
     `deaths` has the worker's id and when it was, by the clock that the log has.
     """
 
-    def __init__(self, server: Server, every_seconds: float) -> None:
+    def __init__(self, server: Server, load: Load, every_seconds: float) -> None:
         super().__init__(daemon=True)
         self._server = server
+        self._load = load
         self._every_seconds = every_seconds
         self._is_over = threading.Event()
         self.deaths: list[tuple[int, float]] = []
@@ -115,6 +119,16 @@ class Killer(threading.Thread):
                 last_id = min(later or running)
                 self.deaths.append((last_id, time.time()))
                 os.kill(running[last_id], signal.SIGKILL)
+                self._await_answers(last_id, running[last_id])
+
+    def _await_answers(self, worker_id: int, pid: int) -> None:
+        wait_until(lambda: self._running().get(worker_id) != pid, "it is known")
+        known = time.monotonic()
+        wait_until(
+            lambda: self._load.is_answered(known),
+            "who has met the death is answered",
+            seconds=WAIT_SECONDS,
+        )
 
     def stop(self) -> None:
         self._is_over.set()
@@ -144,9 +158,10 @@ def run(
         before, memory = take_stock(node), memory_bytes(node)
         pids = server.worker_pids()
         plain_ms = plain_start_ms(node, folder)
-        killer = Killer(server, every)
+        load = Load(server.url, rate=rate, seconds=seconds)
+        killer = Killer(server, load, every)
         killer.start()
-        load = asyncio.run(Load(server.url, rate=rate, seconds=seconds).run())
+        result = asyncio.run(load.run())
         killer.stop()
         wait_until_all_ready(server)
         wait_for_no_connections(server)
@@ -160,7 +175,7 @@ def run(
         )
         until_ready = ready_after(node.output, killer.deaths)
 
-    return Report(load, len(killer.deaths), plain_ms, until_ready, grown)
+    return Report(result, len(killer.deaths), plain_ms, until_ready, grown)
 
 
 def wait_for_no_connections(server: Server) -> None:

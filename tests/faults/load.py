@@ -136,7 +136,7 @@ class Load:
         self._chance = random.Random(seed)
         self._idle: deque[_Client] = deque()
         self._clients: set[_Client] = set()
-        self._pending = 0
+        self._under_way: set[Exchange] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._all_done = asyncio.Event()
         self.result = Result()
@@ -156,7 +156,7 @@ class Load:
 
             await asyncio.sleep(_TICK_SECONDS)
 
-        while self._pending:
+        while self._under_way:
             self._all_done.clear()
             await self._all_done.wait()
 
@@ -169,11 +169,15 @@ class Load:
         self.result.cpu_seconds = time.process_time() - cpu
         return self.result
 
+    def is_answered(self, until: float) -> bool:
+        """Whether all that were due by then are over; for other threads."""
+        return all(exchange.due > until for exchange in list(self._under_way))
+
     def _choose(self, count: int) -> list[Kind]:
         return self._chance.choices(self._kinds, self._weights, k=count)
 
     def _begin(self, exchange: Exchange) -> None:
-        self._pending += 1
+        self._under_way.add(exchange)
         exchange.start_timer()
 
         while self._idle:
@@ -207,12 +211,12 @@ class Load:
     ) -> None:
         delay_ms = (time.monotonic() - exchange.due) * 1000
         self.result.add(exchange.kind, outcome, delay_ms, shown)
-        self._pending -= 1
+        self._under_way.discard(exchange)
 
         if client is not None and client.is_open():
             self._idle.append(client)
 
-        if not self._pending:
+        if not self._under_way:
             self._all_done.set()
 
 

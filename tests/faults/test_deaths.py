@@ -196,13 +196,13 @@ def test_crash_loop(
 
     It is tried later and later, and `info` and the log say why it can't start.
     """
-    before = len(node.output)
+    before = len(node.logged())
     (tmp_path / "import").write_text(how)
     os.kill(server.worker_pids()[0], signal.SIGKILL)
     wait_until(lambda: int(server.worker_facts("restarts")[0]) >= 4, "it fails on")
     (shown,) = [fact for fact in server.worker_facts("last_exit") if fact != "none"]
     assert re.search(why, shown)
-    log = node.output[before:]
+    log = node.logged()[before:]
     assert re.search(why, log)
     delays = [int(ms) for ms in re.findall(r"restart_in_ms: (\d+)", log)]
     assert delays == sorted(delays)
@@ -324,7 +324,7 @@ def test_written_to_when_dead(node: Node, tmp_path: Path, body: bytes) -> None:
 
 
 def test_closed_input(node: Node, tmp_path: Path, marker: Path) -> None:
-    """A worker that can't be written to is not waited for as for a busy one."""
+    """A worker that can't be written to is not waited for as a busy one is."""
     options = "workers => 2, heartbeat => 100, stall_timeout => 600000, timeout => 500"
 
     with serving(node, tmp_path, options) as server:

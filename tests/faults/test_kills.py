@@ -71,9 +71,11 @@ def test_all_workers_at_once(fresh_node: Node, tmp_path: Path) -> None:
 
         asyncio.run(kill_all_in_between())
         assert load.result.failures(SAFE) == {}, load.result.examples
+        # Each of both was started twice again; nobody may have asked since the end.
+        wait_until(
+            lambda: server.worker_facts("restarts") == ["2", "2"], "both have ended"
+        )
         wait_until_all_ready(server)
-        # Each of both was started twice again.
-        assert server.worker_facts("restarts") == ["2", "2"]
 
 
 def test_no_worker_within_the_queue_time(fresh_node: Node, tmp_path: Path) -> None:
