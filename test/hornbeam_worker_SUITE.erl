@@ -28,6 +28,7 @@
 -export([length_without_a_packet/1]).
 -export([unknown_ids/1]).
 -export([done_twice/1]).
+-export([place_is_free_before_the_answer/1]).
 -export([requests_in_batches/1]).
 -export([calls_are_answered/1]).
 -export([calls_with_a_full_pipe/1]).
@@ -66,6 +67,7 @@ all() ->
         length_without_a_packet,
         unknown_ids,
         done_twice,
+        place_is_free_before_the_answer,
         requests_in_batches,
         calls_are_answered,
         calls_with_a_full_pipe,
@@ -314,6 +316,30 @@ done_twice(Config) ->
     ask(Worker, <<"/hello">>),
     ?assertEqual({messages, []}, process_info(self(), messages)),
     hornbeam_test_wait:until(fun() -> hornbeam_load:in_flight(Load) =:= 1 end).
+
+%% Who has its answer may ask again at once. If it then found that place taken, it might go to a worker
+%% that is just blocked, and wait there though this one is free.
+place_is_free_before_the_answer(Config) ->
+    Worker = #{pid := Pid} = start(Config, "paths:app", #{heartbeat => 30000}),
+    1 = erlang:trace_pattern({hornbeam_load, release, 1}, true, []),
+    1 = erlang:trace(Pid, true, [call, send]),
+    Id = request(Worker, <<"/hello">>, <<>>),
+    {ok, _} = next(Id),
+    1 = erlang:trace(Pid, false, [call, send]),
+    Delivered = erlang:trace_delivered(Pid),
+    receive {trace_delivered, Pid, Delivered} -> ok end,
+    1 = erlang:trace_pattern({hornbeam_load, release, 1}, false, []),
+    ?assertMatch([released, {answered, Id} | _], steps(Pid)).
+
+steps(Pid) ->
+    receive
+        {trace, Pid, call, {hornbeam_load, release, _}} -> [released | steps(Pid)];
+        {trace, Pid, send, {_, {response, Id, _, _, _}}, _} -> [{answered, Id} | steps(Pid)];
+        {trace, Pid, _, _} -> steps(Pid);
+        {trace, Pid, _, _, _} -> steps(Pid)
+    after 0 ->
+        []
+    end.
 
 %% Requests that gather while the worker is busy come to it as one packet, and so do the answers.
 requests_in_batches(Config) ->

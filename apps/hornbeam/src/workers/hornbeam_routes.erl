@@ -26,6 +26,7 @@
 -export([done/2]).
 -export([detach/2]).
 -export([deliver/3]).
+-export([finish/2]).
 -export([answer/2]).
 -export([return/2]).
 -export([acknowledged/3]).
@@ -37,11 +38,14 @@
 -export([tell_going_away/1]).
 -export([tell_all/2]).
 
--export_type([routes/0, stream_key/0]).
+-export_type([routes/0, stream_key/0, finished/0]).
 
 -type routes() :: ets:tid().
 
 -type stream_key() :: {pid(), cowboy_stream:streamid()}.
+
+-opaque finished() :: tuple().
+%% The row of a request that is over.
 
 -define(PID, 2).
 -define(DISPATCHED, 4).
@@ -114,19 +118,22 @@ deliver(Routes, Message, Window) ->
             ok
     end.
 
-%% @doc Hand a whole response to the stream that waits for it, where the request is over with it:
-%% the same as {@link deliver/3} and then {@link done/2}, but with one operation on the table.
--spec answer(routes(), hornbeam_protocol:from_worker()) -> boolean().
-answer(Routes, Message = {response, Id, _, _, _}) ->
+%% @doc Forget a request that is over with a whole response, which {@link answer/2} hands on: the same
+%% as {@link deliver/3} and then {@link done/2}, but with one operation on the table.
+-spec finish(routes(), hornbeam_protocol:request_id()) -> finished() | unknown.
+finish(Routes, Id) ->
     try ets:take(Routes, Id) of
-        [{_, Pid, StreamId, State, _}] ->
-            _ = is_pid(Pid) andalso answer_stream({Pid, StreamId}, State, Message),
-            true;
-        [] ->
-            false
+        [Row] -> Row;
+        [] -> unknown
     catch
-        error:badarg -> false
+        error:badarg -> unknown
     end.
+
+%% @doc Hand the response to the stream that waits for it.
+-spec answer(finished(), hornbeam_protocol:from_worker()) -> ok.
+answer({_, Pid, StreamId, State, _}, Message = {response, _, _, _, _}) ->
+    _ = is_pid(Pid) andalso answer_stream({Pid, StreamId}, State, Message),
+    ok.
 
 answer_stream(Key = {Pid, _}, DispatchedMs, Message) when is_integer(DispatchedMs) ->
     Pid ! {Key, Message};

@@ -302,7 +302,7 @@ handle_messages([], State) ->
 %% How nearly all requests end: together that is one step.
 handle_messages([Response = {response, Id, _, _, _}, {done, Id} | Rest], State) ->
     #state{args = #{routes := Routes}} = State,
-    handle_messages(Rest, count_done(hornbeam_routes:answer(Routes, Response), State));
+    handle_messages(Rest, answer(hornbeam_routes:finish(Routes, Id), Response, State));
 handle_messages([Message | Rest], State0) ->
     case handle_message(Message, State0) of
         {ok, State} -> handle_messages(Rest, State);
@@ -365,6 +365,15 @@ protocol_error(Why, Message) ->
     FirstBytes = unicode:characters_to_binary(io_lib:format("~0tP", [Message, 12])),
     ?LOG_ERROR(#{what => malformed_packet, first_bytes => FirstBytes, why => Why}),
     {stop, {protocol_error, FirstBytes}}.
+
+%% The place is given back first: whoever has its answer may ask again at once, and is to find the
+%% worker free.
+answer(unknown, _, State) ->
+    State;
+answer(Finished, Response, State0) ->
+    State = count_done(true, State0),
+    ok = hornbeam_routes:answer(Finished, Response),
+    State.
 
 count_done(true, State = #state{args = Args, served = Served0, limits = Limits}) ->
     #{load := Load, pool := Pool, waiting := Waiting} = Args,
