@@ -120,14 +120,14 @@ def test_leaving_of_one_is_not_that_of_others(server: Server, name: str) -> None
 
 def test_disconnect_is_no_error_in_the_log(server: Server, name: str) -> None:
     """An application that ends by the OSError of send() has done nothing wrong."""
-    before = len(server.node.output)
+    before = len(server.node.logged())
     client = Connection(server.url)
     client.send(request(target=f"/blocked-send/{name}"))
     client.start_response()
     client.close()
     ask(server, f"/wait/{name}")
     wait_until(lambda: server.in_flight() == 0, "the request is over")
-    assert "Traceback" not in server.node.output[before:]
+    assert "Traceback" not in server.node.logged()[before:]
 
 
 # Ten thousand of them.

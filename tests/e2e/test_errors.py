@@ -155,7 +155,7 @@ def test_failures_do_not_touch_others(server: Server, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def hasty(node: Node) -> Iterator[Server]:
-    with serving(node, "faults", "#{timeout => 300}") as running:
+    with serving(node, "faults", "#{timeout => 1000}") as running:
         yield running
 
 
@@ -180,7 +180,7 @@ def test_a_swallowed_cancellation(hasty: Server, name: str) -> None:
 def test_a_stream_has_no_timeout(hasty: Server) -> None:
     """The time is for the response to start; how long it lasts is its own affair."""
     with Connection(hasty.url) as client:
-        assert client.get("/late/1").text == "early, late"
+        assert client.get("/late/1.5").text == "early, late"
 
 
 def test_timeout_behind_a_slow_request(hasty: Server, name: str) -> None:
@@ -194,7 +194,7 @@ def test_timeout_behind_a_slow_request(hasty: Server, name: str) -> None:
 def test_blocked_loop_and_timeout(hasty: Server) -> None:
     """504 needs no help of the worker, and when its loop is free it serves again."""
     with Connection(hasty.url) as client:
-        assert client.get("/blocks/1").status == 504
+        assert client.get("/blocks/1.7").status == 504
         wait_until(lambda: hasty.in_flight() == 0, "the loop is free")
         assert client.get("/hello").text == "hello"
 

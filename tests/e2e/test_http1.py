@@ -486,8 +486,8 @@ def test_half_a_body_is_a_disconnect(server: Server, name: str) -> None:
 def test_long_silence_in_a_stream(node: Node) -> None:
     """An event stream outlives every timeout that is for other things."""
     options = (
-        "#{timeout => 300, keepalive => 200, header_timeout => 200,"
-        " body_timeout => 200, send_timeout => 200, queue_timeout => 200}"
+        "#{timeout => 1000, keepalive => 1000, header_timeout => 1000,"
+        " body_timeout => 1000, send_timeout => 1000, queue_timeout => 1000}"
     )
 
     with serving(node, "contract", options) as server, Connection(server.url) as client:

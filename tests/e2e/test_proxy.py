@@ -34,13 +34,20 @@ def server(node: Node) -> Iterator[Server]:
         yield running
 
 
+PROXIED = 'proxy_protocol => true, proxy_headers => ["203.0.113.1", "127.0.0.1"]'
+
+
 @pytest.fixture(scope="module")
 def proxied(node: Node) -> Iterator[Server]:
     """Takes PROXY headers, and trusts one of the addresses that stand in them."""
-    options = (
-        '#{proxy_protocol => true, proxy_headers => ["203.0.113.1", "127.0.0.1"],'
-        " header_timeout => 700}"
-    )
+    with serving(node, "contract", f"#{{{PROXIED}, header_timeout => 700}}") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def patient(node: Node) -> Iterator[Server]:
+    """The same, where nothing ends by a time limit as long as a test lasts."""
+    options = f"#{{{PROXIED}, header_timeout => 600000}}"
 
     with serving(node, "contract", options) as running:
         yield running
@@ -255,12 +262,11 @@ def test_who_is_trusted_behind_a_proxy_header(proxied: Server) -> None:
         SIGNATURE + b"\x31\x11\0\0",
     ],
 )
-def test_bad_proxy_header(proxied: Server, bad: bytes) -> None:
+def test_bad_proxy_header(patient: Server, bad: bytes) -> None:
     """Closed at once and without a word; nobody gets a request."""
-    began = time.monotonic()
-    said = len(proxied.node.output)
+    said = len(patient.node.logged())
 
-    with Connection(proxied.url) as client:
+    with Connection(patient.url) as client:
         client.send(bad)
 
         try:
@@ -268,10 +274,9 @@ def test_bad_proxy_header(proxied: Server, bad: bytes) -> None:
         except Cut:
             pass
 
-    assert time.monotonic() - began < 0.6
-    seen = scope_of_seen(proxied, "bad")
+    seen = scope_of_seen(patient, "bad")
     assert seen is False
-    assert "crash" not in proxied.node.output[said:].lower()
+    assert "crash" not in patient.node.logged()[said:].lower()
 
 
 def scope_of_seen(server: Server, name: str) -> Any:
@@ -328,7 +333,7 @@ def test_proxy_header_where_none_is_due(server: Server) -> None:
 
 
 def test_connections_that_go_before_the_header(proxied: Server) -> None:
-    said = len(proxied.node.output)
+    said = len(proxied.node.logged())
 
     for _ in range(20):
         Connection(proxied.url).reset()
@@ -338,4 +343,4 @@ def test_connections_that_go_before_the_header(proxied: Server) -> None:
 
     assert scope_of(proxied.url, first=V1)["client"] == ("192.0.2.7", 4711)
     wait_until(lambda: proxied.connections() == 0, "all are gone")
-    assert not re.search(r"(?i)error report|crash", proxied.node.output[said:])
+    assert not re.search(r"(?i)error report|crash", proxied.node.logged()[said:])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e.observe import command_line
 from e2e.raw import wait_until
 from e2e.support import env_option, make_client
 from e2e.talk import closing, connect, take
@@ -35,13 +36,13 @@ class Development(Deployment):
         self, node: Node, folder: Path, options: str, source: str = SOURCE
     ) -> None:
         self.folder = folder
-        self._output_start = len(node.output)
+        self._output_start = len(node.logged())
         super().__init__(node, folder, options, source)
         self.await_watching(1)
 
     @property
     def output(self) -> str:
-        return self.node.output[self._output_start :]
+        return self.node.logged()[self._output_start :]
 
     def events(self, what: str) -> int:
         return len(re.findall(rf"what: {what}\n", self.output))
@@ -58,7 +59,7 @@ class Development(Deployment):
             process
             for parent in children(self.node.os_pid)
             for process in children(parent)
-            if b"watch" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+            if "watch" in command_line(process).split("\0")
         ]
         return found
 

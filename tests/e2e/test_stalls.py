@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from e2e.observe import Server, serving
-from e2e.raw import Connection, Response, request, wait_until
+from e2e.raw import Connection, request, wait_until
 from node import Node
 
 LOOPS = ["asyncio", "uvloop", "trio"]
@@ -54,23 +54,26 @@ def test_log_names_the_line(node: Node, tmp_path: Path, loop: str) -> None:
     """While the loop is blocked, once; and how long it was when it is over."""
     options = f"#{{heartbeat => 100, loop => {loop}}}"
 
+    before = len(node.logged())
+
     with serving(node, "stalls", options) as server:
         pid = server.worker_pids()[0]
+        # It may get no time to run before, which is told as well.
+        place = r"ms at \S*/stalls\.py:\d+ in hold_the_loop"
+        report = rf"\(process {pid}\) has been blocked for \d+ {place}"
 
         with blocked(server, tmp_path / "gate") as client:
-            node.wait_for_output(rf"\(process {pid}\) has been blocked for")
+            node.wait_for_output(report, since=before)
             wait_until(lambda: is_stalled(server), "it is shown")
-            wait_until(lambda: "requests under way" in node.output, "all of it")
             (tmp_path / "gate").touch()
             assert client.read_response().status == 200
 
-        node.wait_for_output("loop_unblocked")
-        text = node.output
+        node.wait_for_output(rf"{place}[^\0]*loop_unblocked", since=before)
+        text = node.logged()[before:]
 
-    assert re.search(r"blocked for \d+ ms at \S*/stalls\.py:\d+ in hold_the_loop", text)
     assert "hold_the_loop(gate)" in text
     assert re.search(r"requests under way: \d+ GET /block", text)
-    assert text.count(f"(process {pid}) has been blocked for") == 1
+    assert len(re.findall(report, text)) == 1
 
 
 def test_stopped_process_is_logged_without_a_stack(node: Node) -> None:
@@ -166,21 +169,15 @@ def test_others_do_not_wait(node: Node, tmp_path: Path) -> None:
 # Timeouts.
 
 
-def timed(client: Connection, method: str = "GET") -> tuple[Response, float]:
-    began = time.monotonic()
-    return client.read_response(method), time.monotonic() - began
-
-
 def test_timeout_in_the_queue(node: Node, tmp_path: Path) -> None:
     """Who waits for a place for as long as an answer may take gets 504, not 503."""
     options = "#{timeout => 400, queue_timeout => infinity, max_concurrency => 1}"
 
     with serving(node, "stalls", options) as server, Connection(server.url) as client:
         with blocked(server, tmp_path / "gate") as first:
-            client.send(request(target="/hello/1"))
-            answer, seconds = timed(client)
-            assert answer.status == 504
-            assert seconds > 0.3
+            began = time.monotonic()
+            assert client.get("/hello/1").status == 504
+            assert time.monotonic() - began > 0.3
             assert first.read_response().status == 504
 
 
@@ -198,9 +195,7 @@ def test_timeout_does_not_need_heartbeats(node: Node, tmp_path: Path) -> None:
 
     with serving(node, "stalls", options) as server:
         with blocked(server, tmp_path / "gate") as client:
-            answer, seconds = timed(client)
-            assert answer.status == 504
-            assert seconds < 20
+            assert client.read_response().status == 504
 
 
 def test_timeout_while_the_body_comes(node: Node) -> None:
@@ -214,7 +209,9 @@ def test_timeout_while_the_body_comes(node: Node) -> None:
 
 def test_timeout_of_a_busy_thread(node: Node) -> None:
     """The loop of a WSGI worker is free: 504, and a successor, but no stall."""
-    options = "#{timeout => 300, heartbeat => 100, threads => 2, shutdown_timeout => 1}"
+    options = (
+        "#{timeout => 2400, heartbeat => 800, threads => 2, shutdown_timeout => 1}"
+    )
 
     with serving(node, "stalls", options, attribute="wsgi") as server:
         before = server.worker_pids()
@@ -223,7 +220,7 @@ def test_timeout_of_a_busy_thread(node: Node) -> None:
             assert client.get("/").status == 504
 
         wait_until(lambda: before != server.worker_pids() != [], "it is replaced")
-        assert f"(process {before[0]}) has been blocked" not in node.output
+        assert f"(process {before[0]}) has been blocked" not in node.logged()
 
 
 def test_cancelled_task_cleans_up(node: Node, tmp_path: Path) -> None:
@@ -239,7 +236,7 @@ def test_cancelled_task_cleans_up(node: Node, tmp_path: Path) -> None:
 def test_swallowed_cancellation_keeps_its_place(node: Node, tmp_path: Path) -> None:
     """It is told of, and others wait until it has ended."""
     gate = tmp_path / "gate"
-    options = "#{timeout => 200, queue_timeout => 300, max_concurrency => 1}"
+    options = "#{timeout => 1000, queue_timeout => 300, max_concurrency => 1}"
 
     with serving(node, "stalls", options) as server, Connection(server.url) as client:
         assert client.get(f"/stubborn?{quote(str(gate))}").status == 504
@@ -249,4 +246,5 @@ def test_swallowed_cancellation_keeps_its_place(node: Node, tmp_path: Path) -> N
         assert server.in_flight() == 1
         gate.touch()
         node.wait_for_output("GET /stubborn: has ended, ")
+        wait_until(lambda: server.in_flight() == 0, "its place is free")
         assert client.get("/hello/2").text == "2"

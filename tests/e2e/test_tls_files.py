@@ -239,12 +239,13 @@ def test_expired_certificate_is_warned_of(
     """It is the owner's business, who may have reasons."""
     past = datetime(2001, 1, 1, tzinfo=timezone.utc)
     own = authority.issue("old", folder=tmp_path, not_after=past)
-    before = len(node.output)
+    before = len(node.logged())
 
     with serving(node, "contract", own.options()) as server:
         assert shown_certificate(server.url) == own.der
 
-    assert re.search(r"what: certificate_doubtful\s+why: expired", node.output[before:])
+    log = node.logged()[before:]
+    assert re.search(r"what: certificate_doubtful\s+why: expired", log)
 
 
 def test_intermediate_authorities_are_shown(
@@ -427,7 +428,7 @@ def test_renewal_by_links(node: Node, authority: Authority, tmp_path: Path) -> N
 
 def test_failed_renewal(node: Node, authority: Authority, identity: Identity) -> None:
     """What is not in order is logged, once, and the old one stays; then it is well."""
-    old, before = identity.der, len(node.output)
+    old, before = identity.der, len(node.logged())
 
     with serving(node, "contract", identity.options()) as server:
         identity.cert.write_text("not a certificate")
@@ -439,7 +440,7 @@ def test_failed_renewal(node: Node, authority: Authority, identity: Identity) ->
         new = authority.issue("server", folder=identity.cert.parent).der
         wait_until(lambda: shown_certificate(server.url) == new, "it is renewed")
 
-    assert node.output[before:].count("certificates_not_reloaded") == 2
+    assert node.logged()[before:].count("certificates_not_reloaded") == 2
 
 
 def test_authorities_are_renewed(
@@ -495,7 +496,10 @@ def folder(path: Path) -> Path:
 @pytest.fixture(scope="module")
 def redirecting(node: Node, authority: Authority) -> Iterator[tuple[str, int]]:
     """URL of the plain listener, and port of the one with TLS."""
-    options = authority.issue("redirecting").options('ssl_redirect => "127.0.0.1:0"')
+    # A worker that gets no time to run is no matter of the log here.
+    options = authority.issue("redirecting").options(
+        'ssl_redirect => "127.0.0.1:0", heartbeat => 60000, stall_timeout => infinity'
+    )
 
     with serving(node, "contract", options) as server:
         listeners = f"maps:get(listeners, hornbeam:info({server.name}))"
@@ -577,7 +581,7 @@ def test_redirect_repeats_no_nonsense(redirecting: tuple[str, int], host: str) -
 def test_redirect_refuses_what_is_no_request(
     node: Node, redirecting: tuple[str, int], head: bytes
 ) -> None:
-    before = len(node.output)
+    before = len(node.logged())
 
     with Connection(redirecting[0]) as client:
         client.send(head)
@@ -585,7 +589,7 @@ def test_redirect_refuses_what_is_no_request(
 
     assert answer.status in (400, 505)
     assert answer.one("location") is None
-    assert "REPORT" not in node.output[before:]
+    assert "REPORT" not in node.logged()[before:]
 
 
 def test_redirect_to_another_port(

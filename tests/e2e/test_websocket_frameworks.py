@@ -48,7 +48,7 @@ def test_fastapi_refusals(fastapi: str) -> None:
 
 def test_fastapi_disconnects(fastapi: str, node: Node) -> None:
     """Whether the application catches it or not."""
-    before = len(node.output)
+    before = len(node.logged())
 
     with connect(fastapi, "/echo") as client, connect(fastapi, "/uncaught") as other:
         client.send("x")
@@ -59,7 +59,7 @@ def test_fastapi_disconnects(fastapi: str, node: Node) -> None:
     while 3999 not in get(fastapi, "/left"):
         pass
 
-    assert "WebSocketDisconnect" not in node.output[before:]
+    assert "WebSocketDisconnect" not in node.logged()[before:]
 
 
 def test_starlette_endpoint(fastapi: str) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -115,8 +116,9 @@ def test_state_is_shared(node: Node) -> None:
 def test_busy_request(node: Node) -> None:
     """504 in time; others are served meanwhile, and the worker is replaced."""
     options = (
-        "#{threads => 4, timeout => 400, heartbeat => 100, shutdown_timeout => 500}"
+        "#{threads => 4, timeout => 2000, heartbeat => 100, shutdown_timeout => 500}"
     )
+    logged = len(node.logged())
 
     with serving(node, options) as server, traffic(server) as load:
         before = get_pid(server)
@@ -124,7 +126,7 @@ def test_busy_request(node: Node) -> None:
         sent = time.monotonic()
         answer = get(server, "/busy")
         assert answer.status == 504
-        assert 0.4 <= time.monotonic() - sent < 0.4 + TIMELY_SECONDS
+        assert 2.0 <= time.monotonic() - sent < 2.0 + TIMELY_SECONDS
         wait_until(lambda: get_pid(server) != before, "a new worker has taken over")
         assert old.survivors(10) == []
         load.end()
@@ -134,8 +136,9 @@ def test_busy_request(node: Node) -> None:
             lambda: server.worker_facts("restarts") == ["1"], "the old one is no more"
         )
 
-    node.wait_for_output(r"request_ids: \[\d+\]\s+what: worker_replaced_after_timeout")
-    node.wait_for_output("worker_drained")
+    log = node.logged()[logged:]
+    assert re.search(r"request_ids: \[\d+\]\s+what: worker_replaced_after_timeout", log)
+    assert "worker_drained" in log
 
 
 def test_all_threads_busy(node: Node) -> None:
@@ -154,7 +157,7 @@ def test_all_threads_busy(node: Node) -> None:
 
 def test_requests_beside_a_busy_one(node: Node, tmp_path: Path) -> None:
     """One that streams in the old worker goes on until it is complete."""
-    options = "#{threads => 4, timeout => 300, heartbeat => 100}"
+    options = "#{threads => 4, timeout => 2000, heartbeat => 100}"
     gate, over = tmp_path / "gate", tmp_path / "over"
 
     with serving(node, options) as server, Connection(server.url) as connection:

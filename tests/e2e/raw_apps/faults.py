@@ -145,6 +145,17 @@ async def blocks(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @application.add
+async def blocks_until(scope: Scope, receive: Receive, send: Send) -> None:
+    """/blocks-until?FILE: holds the event loop until the file is there."""
+    path = Path(unquote(scope["query_string"].decode()))
+
+    while not path.exists():  # noqa: ASYNC240
+        time.sleep(0.01)  # noqa: ASYNC251
+
+    await respond(send, str(os.getpid()))
+
+
+@application.add
 async def dies(scope: Scope, receive: Receive, send: Send) -> None:
     """/dies/HOW?MARKER: removes the file and ends the process, if the file is there."""
     how = rest_of_path(scope)
