@@ -47,7 +47,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
 
 
 def _is_unmeasured(item: pytest.Item) -> bool:
-    is_client = item.path.parent.name in ("e2e", "conformance")
+    is_client = item.path.parent.name in ("e2e", "conformance", "faults", "overload")
     return is_client or item.get_closest_marker("unmeasured") is not None
 
 

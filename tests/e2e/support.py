@@ -20,6 +20,9 @@ E2E_DIR = Path(__file__).resolve().parent
 TIMEOUT_SECONDS = 15.0
 """How long one read of a client waits before the test fails."""
 
+KEEPALIVE_SECONDS = 2.0
+"""How long a client keeps an idle connection: less than the server, far enough."""
+
 _server_numbers = count(1)
 
 
@@ -58,7 +61,10 @@ def serving(
 
 def make_client(url: str) -> httpx.Client:
     """A client that follows no redirects and asks no proxy."""
-    return httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False)
+    limits = httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS)
+    return httpx.Client(
+        base_url=url, timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False
+    )
 
 
 def make_async_client(
@@ -66,7 +72,9 @@ def make_async_client(
 ) -> httpx.AsyncClient:
     """The same for many requests at a time, by HTTP/2 alone if so wanted."""
     limits = httpx.Limits(
-        max_connections=connections, max_keepalive_connections=connections
+        max_connections=connections,
+        max_keepalive_connections=connections,
+        keepalive_expiry=KEEPALIVE_SECONDS,
     )
     return httpx.AsyncClient(
         base_url=url,

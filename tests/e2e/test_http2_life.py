@@ -291,7 +291,7 @@ def test_busy_connection_stays(node: Node, name: str) -> None:
 def test_connection_of_a_client_that_went_away(node: Node, name: str) -> None:
     """It said GOAWAY while a request ran, and never closes: idle all the same."""
     with (
-        serving(node, "http2", "#{keepalive => 100}") as server,
+        serving(node, "http2", "#{keepalive => 600}") as server,
         Frames(server.url) as connection,
     ):
         path = (b":path", b"/after/" + name.encode())

@@ -152,19 +152,18 @@ def test_tasks_of_the_startup_live_on(client: httpx.Client) -> None:
 
 def test_stop_lets_requests_finish_first(node: Node) -> None:
     """Then shutdown runs, with the startup's task still alive."""
-    printed = len(node.output)
-    began = len(node.output.split("lifespan_state: slow began"))
+    printed = len(node.logged())
 
     with (
         serving(node, "lifespan_state:app", name="slow") as url,
         ThreadPoolExecutor(1) as pool,
     ):
         answer = pool.submit(httpx.get, f"{url}/slow")
-        node.wait_for_output(f"(?s)(slow began.*){{{began}}}")
+        node.wait_for_output("lifespan_state: slow began", since=printed)
         node.stop_server("slow")
         assert answer.result().json() == {"finished": True}
 
-    node.wait_for_output("lifespan_state: stopped, task alive: True")
+    node.wait_for_output("lifespan_state: stopped, task alive: True", since=printed)
     told = node.output[printed:]
     assert told.index("slow ends") < told.index("lifespan_state: stopped")
 

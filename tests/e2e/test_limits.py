@@ -400,15 +400,12 @@ def test_body_that_nobody_waits_for(node: Node, name: str) -> None:
 # Concurrency.
 
 
-CROWDED = (
-    "#{max_concurrency => 1, max_queue => 1, queue_timeout => 400,"
-    " shutdown_timeout => 1000}"
-)
+CROWDED = "max_concurrency => 1, max_queue => 1, shutdown_timeout => 1000"
 
 
 def test_queue(node: Node, name: str) -> None:
     """One is worked on, one waits, the third is told to come again at once."""
-    with serving(node, "contract", CROWDED) as server:
+    with serving(node, "contract", f"#{{{CROWDED}}}") as server:
         first, second, third = (Connection(server.url) for _ in range(3))
 
         with first, second, third:
@@ -429,7 +426,7 @@ def test_queue(node: Node, name: str) -> None:
 
 def test_queue_timeout(node: Node) -> None:
     """Who has waited so long in vain is told to come again."""
-    with serving(node, "contract", CROWDED) as server:
+    with serving(node, "contract", f"#{{{CROWDED}, queue_timeout => 400}}") as server:
         first, second = (Connection(server.url) for _ in range(2))
 
         with first, second:
@@ -445,7 +442,7 @@ def test_queue_timeout(node: Node) -> None:
 
 def test_leaving_the_queue(node: Node) -> None:
     """Who leaves makes room for another one."""
-    with serving(node, "contract", CROWDED) as server:
+    with serving(node, "contract", f"#{{{CROWDED}}}") as server:
         first, second, third = (Connection(server.url) for _ in range(3))
 
         with first, third:

@@ -130,12 +130,12 @@ def test_unhandled_exception(client: httpx.Client, node: Node) -> None:
 
 def test_before_and_after_serving(node: Node) -> None:
     """Once each, before the first request and when the server stops."""
-    printed = len(node.output)
+    printed = len(node.logged())
 
     with serving(node, "quart_app:app", "#{lifespan => on}") as url:
         assert httpx.get(f"{url}/started").json() == ["before_serving"]
         assert "quart: after_serving" not in node.output[printed:]
 
-    node.wait_for_output(r"quart: after_serving")
+    node.wait_for_output(r"quart: after_serving", since=printed)
     assert node.output.count("quart: before_serving", printed) == 1
     assert node.output.count("quart: after_serving", printed) == 1

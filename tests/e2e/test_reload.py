@@ -255,13 +255,13 @@ def test_startup_that_fails(node: Node, tmp_path: Path) -> None:
 
 
 def test_startup_that_hangs(node: Node, tmp_path: Path) -> None:
-    with deployed(node, tmp_path, "#{lifespan_timeout => 500}") as live:
+    with deployed(node, tmp_path, "#{lifespan_timeout => 1500}") as live:
         live.startup("hangs")
 
         with Load(live.url) as load:
             answer = live.reload()
 
-        assert answer == "{error,{startup_timeout,#{timeout_ms => 500}}}"
+        assert answer == "{error,{startup_timeout,#{timeout_ms => 1500}}}"
         assert set(load.versions) == {"one"}
 
 
@@ -281,7 +281,7 @@ def test_websockets_are_told(node: Node, tmp_path: Path) -> None:
 
 def test_websockets_are_kept(node: Node, tmp_path: Path) -> None:
     """With `keep` they talk on with the former version, and end with it."""
-    options = "#{websocket_drain => keep, shutdown_timeout => 1500}"
+    options = "#{websocket_drain => keep, shutdown_timeout => 3000}"
 
     with deployed(node, tmp_path, options) as live:
         with connect(live.url, "/") as client, connect(live.url, "/") as other:
@@ -320,7 +320,7 @@ def test_http2_websockets_are_told(node: Node, tmp_path: Path) -> None:
 
 
 def test_http2_websockets_are_kept(node: Node, tmp_path: Path) -> None:
-    options = "#{websocket_drain => keep, shutdown_timeout => 1500}"
+    options = "#{websocket_drain => keep, shutdown_timeout => 3000}"
 
     with (
         deployed(node, tmp_path, options) as live,

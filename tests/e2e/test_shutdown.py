@@ -222,7 +222,7 @@ def test_queued_requests_are_answered(fresh_node: Node, tmp_path: Path) -> None:
 def test_lifespan_that_hangs_is_bounded(fresh_node: Node, tmp_path: Path) -> None:
     """It is killed after `lifespan_timeout`."""
     served = Served(
-        fresh_node, tmp_path, "#{lifespan_timeout => 500}", SHUTDOWN_HANGS="1"
+        fresh_node, tmp_path, "#{lifespan_timeout => 1500}", SHUTDOWN_HANGS="1"
     )
     pids = list(descendants(fresh_node.os_pid))
     served.begin_end("signal")

@@ -19,8 +19,8 @@ NOTICE_SECONDS = 2.0
 
 STREAMS = 20
 
-SHORT_MS = 150
-"""Far below the defaults, below the heartbeat too; above the time that heads wait."""
+SHORT_MS = 600
+"""Far below the defaults; far above the time that heads wait."""
 
 STOP_SECONDS = 5.0
 """Bound for a stop with a timeout of 0.3 seconds; far below the default of 30."""

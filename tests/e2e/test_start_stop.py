@@ -361,7 +361,8 @@ LIFESPANS = {
 def test_lifespan(node: Node, log: Path, mode: str, option: str) -> None:
     """The table of the documentation, row by row."""
     expected = LIFESPANS[mode][option == "on"]
-    options = life(log, mode, lifespan=option, lifespan_timeout="300")
+    timeout_ms = "300" if mode == "silent" else "10000"
+    options = life(log, mode, lifespan=option, lifespan_timeout=timeout_ms)
 
     if expected in ("started", "unsupported"):
         with serving(node, "life", options) as server, Connection(server.url) as client:
@@ -415,7 +416,7 @@ def test_tasks_of_the_startup_go_on(node: Node, log: Path) -> None:
 @pytest.mark.parametrize("mode", ["shutdown-raises", "shutdown-silent"])
 def test_shutdown_that_fails(node: Node, log: Path, mode: str) -> None:
     """It is logged, and the server ends all the same, in its time."""
-    options = life(log, mode, lifespan_timeout="300")
+    options = life(log, mode, lifespan_timeout="1000")
     printed = len(node.logged())
     began = time.monotonic()
 
@@ -552,7 +553,7 @@ def test_stop_does_not_wait_for_ever(node: Node, log: Path) -> None:
 @pytest.mark.parametrize("how", ["sleep", "c", "loop"])
 def test_stop_of_a_blocked_worker(node: Node, log: Path, how: str) -> None:
     """It can't be asked, and is killed when its time is over."""
-    options = life(log, shutdown_timeout="200", lifespan_timeout="200")
+    options = life(log, shutdown_timeout="200", lifespan_timeout="1000")
 
     with serving(node, "life", options) as server, Connection(server.url) as client:
         client.send(request(target=f"/block/{how}"))
@@ -612,7 +613,7 @@ def test_sys_config(tmp_path: Path, log: Path) -> None:
     """Options may stand there, and those of the call win."""
     (tmp_path / "sys.config").write_text(
         '[{hornbeam, [{server_header, "configured"}, {max_body, 3},'
-        " {workers, 7}, {timeout, 250}]}].\n"
+        " {workers, 7}, {timeout, 1000}]}].\n"
     )
     flags = {"ERL_FLAGS": f"-config {tmp_path / 'sys'}"}
 

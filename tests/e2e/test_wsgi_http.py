@@ -11,7 +11,6 @@ import json
 import random
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -25,9 +24,6 @@ from e2e.observe import Server
 from e2e.raw import Connection, Cut, Response, chunked, request, wait_until
 from e2e.wsgi import get, serving, target
 from node import Node
-
-AT_ONCE_SECONDS = 2.0
-"""Generous, for machines that do other things."""
 
 CHUNKED = ("Transfer-Encoding", "chunked")
 
@@ -260,19 +256,20 @@ def test_half_sent_uploads_hold_no_thread(node: Node) -> None:
     """200 of them, and others answer at once; each is answered when its rest comes."""
     half = request("POST", "/digest", [("Content-Length", "1000")], bytes(500))
 
-    with serving(node, "#{threads => 2}") as server, ExitStack() as stack:
+    # No time limit ends them before that.
+    options = "#{threads => 2, timeout => 600000, body_timeout => 600000}"
+
+    with serving(node, options) as server, ExitStack() as stack:
         slow = [stack.enter_context(Connection(server.url)) for _ in range(200)]
 
         for each in slow:
             each.send(half)
 
         wait_until(lambda: server.connections() == 200, "all of them are connected")
-        before = time.monotonic()
 
         for _ in range(20):
             assert get(server, "/hello").text == "hello"
 
-        assert time.monotonic() - before < AT_ONCE_SECONDS
         wait_until(lambda: server.in_flight() == 0, "none of them is with the worker")
 
         for each in slow:
