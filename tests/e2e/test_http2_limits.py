@@ -30,7 +30,10 @@ MAX_BLOCK_BYTES = 24574
 
 @pytest.fixture(scope="module")
 def server(node: Node) -> Iterator[Server]:
-    with serving(node, "http2", "#{shutdown_timeout => 500}") as running:
+    # The bystander is idle for as long as a flood lasts.
+    options = "#{shutdown_timeout => 500, keepalive => 600000}"
+
+    with serving(node, "http2", options) as running:
         yield running
 
 

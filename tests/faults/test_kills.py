@@ -26,7 +26,7 @@ from node import Node
 
 RATE = 400
 SECONDS = 4.0
-EVERY = 0.9
+EVERY = 0.7
 
 # The machine may be busy: a start that comes too late by a second was not at once.
 SLACK_MS = 1000.0
@@ -117,9 +117,11 @@ def test_successor_is_started_at_once(fresh_node: Node, tmp_path: Path) -> None:
             lambda: count_after(fresh_node.output, deaths) == 2, "both are in the log"
         )
         delays = ready_after(fresh_node.output, deaths)
+        waits = re.findall(r"restart_in_ms: (\d+)", fresh_node.output)
+        # What else the machine does may have changed meanwhile.
+        starts += [plain_start_ms(fresh_node, tmp_path) for _ in range(3)]
         print(f"from death to ready {delays} ms, plain starts {starts} ms")  # noqa: T201
         print(f"of it until the process is there {until_started} ms")  # noqa: T201
         assert max(delays) < max(starts) + SLACK_MS
         assert max(until_started) < SLACK_MS
-        waits = re.findall(r"restart_in_ms: (\d+)", fresh_node.output)
         assert waits == ["0", "0"]
