@@ -193,9 +193,9 @@ deliver(Message, #worker{args = #{routes := Routes}}) ->
     hornbeam_routes:deliver(Routes, Message, ?WINDOW).
 
 %% The loop answers: the requests of one that has died may come here.
-prove(Worker = #worker{is_stalled = false, doubt = Doubt, args = #{load := Load}})
+prove(Worker = #worker{is_stalled = false, doubt = Doubt, args = #{load := Load, pool := Pool}})
         when is_integer(Doubt) ->
-    ok = hornbeam_load:proven(Load, Doubt),
+    _ = hornbeam_load:proven(Load, Doubt) andalso hornbeam_pool:has_place(Pool),
     Worker#worker{doubt = none};
 prove(Worker) ->
     Worker.

@@ -207,7 +207,7 @@ class Load:
 
         async def run() -> None:
             while time.monotonic() - began < seconds:
-                await self._ask(result)
+                await self._ask(time.monotonic(), result)
 
         await asyncio.gather(*(run() for _ in range(clients)))
         result.seconds = time.monotonic() - began
@@ -217,8 +217,7 @@ class Load:
     async def open(self, per_second: float, seconds: float) -> Result:
         """Requests that come when they come, whatever became of earlier ones.
 
-        Times count from when the client comes to it: nothing of the server holds that
-        up, and how late the client is by itself is its own affair.
+        Times count from when each was due.
         """
         result = Result()
         tasks: set[asyncio.Task[None]] = set()
@@ -237,7 +236,7 @@ class Load:
             if (early := due - time.monotonic()) > 0:
                 await asyncio.sleep(early)
 
-            task = asyncio.ensure_future(self._ask(result))
+            task = asyncio.ensure_future(self._ask(due, result))
             tasks.add(task)
             task.add_done_callback(settle)
 
@@ -255,8 +254,7 @@ class Load:
         for connection in self._idle:
             connection.leave()
 
-    async def _ask(self, result: Result) -> None:
-        began = time.monotonic()
+    async def _ask(self, due: float, result: Result) -> None:
         connection = self._idle.pop() if self._idle else await self._connect()
 
         if connection.is_shared:
@@ -268,4 +266,4 @@ class Load:
             self._idle.append(connection)
 
         kind = result.served_ms if served else result.refused_ms
-        kind.append((time.monotonic() - began) * 1000)
+        kind.append((time.monotonic() - due) * 1000)
