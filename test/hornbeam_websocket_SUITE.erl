@@ -55,6 +55,7 @@
 -export([other_protocols/1]).
 -export([behind_another_request/1]).
 -export([request_behind_a_handshake/1]).
+-export([what_has_gathered_is_one_write/1]).
 -export([several_on_a_connection/1]).
 -export([stream_that_ends/1]).
 -export([stream_that_ends_before_the_answer/1]).
@@ -104,7 +105,7 @@ groups() ->
     [
         {http1, [], common() ++ [
             client_goes_amid_a_frame, behind_another_request, request_behind_a_handshake,
-            connection_process_killed
+            what_has_gathered_is_one_write, connection_process_killed
         ]},
         {http2, [], common() ++ [
             other_protocols, several_on_a_connection, stream_that_ends,
@@ -734,6 +735,40 @@ behind_another_request(Config) ->
     ?assertMatch({101, _}, hornbeam_test_client:head(Socket)),
     hornbeam_test_client:send(Socket, frame({close, 1000, <<>>})),
     ?assertEqual(<<16#88, 2, 1000:16>>, hornbeam_test_client:rest(Socket)).
+
+%% However many messages wait for the connection's process, in their order; and what follows them.
+what_has_gathered_is_one_write(Config) ->
+    Before = connection_pids(),
+    Ws = open(http1, port(Config), "/echo?slow=1&until=gathered&as=gathered"),
+    [Pid] = connection_pids() -- Before,
+    Texts = [integer_to_binary(N) || N <- lists:seq(1, 20)],
+    [send(Ws, {text, Text}) || Text <- Texts],
+    send(Ws, {ping, <<"there?">>}),
+    %% So it has read all of them.
+    ?assertEqual({pong, <<"there?">>}, recv(Ws)),
+    true = erlang:suspend_process(Pid),
+    release(Config, "gathered"),
+    until(fun() ->
+        {messages, Messages} = process_info(Pid, messages),
+        length([Text || {{_, _}, {message, _, _, Text}} <- Messages]) =:= 20
+    end),
+    1 = erlang:trace_pattern({hornbeam_tcp_socket, send, 2}, true, []),
+    1 = erlang:trace(Pid, true, [call]),
+    true = erlang:resume_process(Pid),
+    ?assertEqual([{text, Text} || Text <- Texts], [recv(Ws) || _ <- Texts]),
+    1 = erlang:trace(Pid, false, [call]),
+    Delivered = erlang:trace_delivered(Pid),
+    receive {trace_delivered, Pid, Delivered} -> ok end,
+    1 = erlang:trace_pattern({hornbeam_tcp_socket, send, 2}, false, []),
+    ?assertEqual(1, writes(Pid)),
+    close_well(Ws).
+
+writes(Pid) ->
+    receive
+        {trace, Pid, call, {hornbeam_tcp_socket, send, _}} -> 1 + writes(Pid)
+    after 0 ->
+        0
+    end.
 
 %% A request that follows a handshake is none: what comes behind it are frames.
 request_behind_a_handshake(Config) ->
