@@ -67,4 +67,4 @@ def test_connections_leave_some(node: Node) -> None:
             for client in clients:
                 client.close()
 
-        assert "out of file descriptors" not in node.output
+        assert "out of file descriptors" not in node.logged()
