@@ -422,7 +422,9 @@ def test_application_that_leaks(node: Node, tmp_path: Path) -> None:
                 assert client.get("/leak").text == "one"
 
             wait_until(
-                lambda: live.server.worker_facts("restarts")[0] == "1", "replaced"
+                # Twice, where the successor has got much of it.
+                lambda: int(live.server.worker_facts("restarts")[0]) >= 1,
+                "replaced",
             )
 
         assert "ready" in live.server.worker_facts("state")

@@ -318,6 +318,7 @@ def test_written_to_when_dead(node: Node, tmp_path: Path, body: bytes) -> None:
             wait_until(lambda: server.in_flight() == 1, "it is sent to the dead one")
             os.kill(pid, 0)
 
+        wait_until(lambda: exits(server) != [], "its end is known")
         wait_until_all_ready(server, 1)
         assert exits(server) == ['<<"ended by signal 11 (SIGSEGV)">>']
         assert ask(server, "/echo/x") == 200
