@@ -11,8 +11,15 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from node import APPS_DIR, Node
+
+# How long an example takes says nothing: machines do other things as well.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 MAX_PROCESSES = 8
 """Each of them has a node of its own."""

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hornbeam import _protocol as protocol
 from hornbeam._arrivals import Arrivals
+from machines import machine_settings
 
 
 class Model(RuleBasedStateMachine):
@@ -85,7 +85,7 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestModel.settings = machine_settings(runs=60, steps=30)
 
 
 @pytest.fixture
