@@ -8,12 +8,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from fake_node import FakeNode, find_pythons
+from hornbeam._pipes import Pipes
 from hornbeam._terms import Atom
+from hornbeam._watchdog import Watchdog, WatchdogHost
 
 LOOPS = ("asyncio", "uvloop", "trio")
 
@@ -146,6 +148,46 @@ def test_free_loop_gives_nothing_back(block: Callable[..., Blocked]) -> None:
 
     assert not blocked.node.has("returned")
     assert not blocked.node.has("blocked")
+
+
+class Loop:
+    """The pipes of a loop of which the test says how far it is."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.is_wanted = False
+        self.reads = 0
+
+    def take_directly(self, *_: object) -> None:
+        pass
+
+    def is_loop_wanted(self) -> bool:
+        return self.is_wanted
+
+    def read_for_loop(self) -> int:
+        self.reads += 1
+        return 0
+
+
+def test_late_at_the_second_look() -> None:
+    """What has come just now is for the loop to read, also where the process was held
+    up: then the watchdog was as well."""
+    loop = Loop()
+    watchdog = Watchdog(cast(Pipes, loop), cast(WatchdogHost, None))
+    seen = []
+
+    for rounds, is_wanted in [(0, True), (0, True), (1, True), (1, True), (1, True)]:
+        loop.rounds, loop.is_wanted = rounds, is_wanted
+        assert watchdog.look(was_busy=True)
+        seen.append(loop.reads)
+
+    # The loop comes round in the third; the fourth and the fifth are without a round.
+    assert seen == [0, 0, 0, 0, 1]
+    loop.is_wanted = False
+    assert not watchdog.look(was_busy=True)
+    loop.is_wanted = True
+    assert watchdog.look(was_busy=True)
+    assert loop.reads == 1
 
 
 def test_what_was_answered_goes_out(tmp_path: Path) -> None:

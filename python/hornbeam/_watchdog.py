@@ -4,8 +4,9 @@
 A thread that sleeps, and looks now and then whether the loop has come round. It is not
 told of anything, so what goes on costs nothing beside these looks: four a second while
 little happens, fifty while there is traffic. A loop that has not come round between
-two looks, though something waits for it, is late. Then the watchdog reads in its place,
-sends what the loop was about to send, and does what the node asks a late worker for:
+two looks, though at both of them something waited for it, is late. Then the watchdog
+reads in its place, sends what the loop was about to send, and does what the node asks a
+late worker for:
 
 * `revoke`: requests that have not begun go back to the node, see `_arrivals`;
 * `inspect`: the stack of the loop's thread, and the requests under way.
@@ -79,6 +80,7 @@ class Watchdog:
 
     __slots__ = (
         "_ahead_bytes",
+        "_has_waited",
         "_host",
         "_inspect_round",
         "_pipes",
@@ -91,6 +93,8 @@ class Watchdog:
         self._host = host
         self._rounds = -1
         self._ahead_bytes = 0
+        # Whether something waited for the loop at the last look, and in vain so far.
+        self._has_waited = False
         # In which round the node has asked; far back where it has not.
         self._revoke_round = self._inspect_round = NEVER
         pipes.take_directly(protocol.REVOKE, self._note_revoke)
@@ -128,10 +132,18 @@ class Watchdog:
 
         if progress:
             self._ahead_bytes = 0
+            self._has_waited = False
             return progress > (0 if was_busy else IDLE_ROUNDS)
 
-        if not self._pipes.is_loop_wanted():
+        has_waited, self._has_waited = self._has_waited, self._pipes.is_loop_wanted()
+
+        if not self._has_waited:
             return False
+
+        # It may have come only now; and where the whole process stood still, the loop
+        # is no later than this thread, and about to run as well.
+        if not has_waited:
+            return True
 
         if self._ahead_bytes < MAX_AHEAD_BYTES:
             self._ahead_bytes += self._pipes.read_for_loop()
