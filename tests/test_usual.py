@@ -259,9 +259,14 @@ class Clears:
 
 
 def change_while_checked(victim: list[object], check: Any) -> None:
-    """Check with a collection at the next container that is made, whichever that is."""
-    thresholds = gc.get_threshold()
+    """Check with a collection at the next container that is made, whichever that is.
+
+    There are many then: they look at what is new alone, and nobody is told of them.
+    """
+    thresholds, callbacks = gc.get_threshold(), gc.callbacks.copy()
     gc.disable()
+    gc.freeze()
+    gc.callbacks.clear()
 
     try:
         Clears(victim)
@@ -272,6 +277,8 @@ def change_while_checked(victim: list[object], check: Any) -> None:
         gc.enable()
         gc.set_threshold(*thresholds)
         gc.collect()
+        gc.callbacks.extend(callbacks)
+        gc.unfreeze()
 
 
 @needs_c

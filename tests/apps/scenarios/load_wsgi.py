@@ -2,7 +2,7 @@
 """The callers of `load.py` in the threads of a WSGI application.
 
 /request/KEY checks what one request asks for, over and over for some of the seconds of
-SECONDS; its answer is JSON.
+SECONDS; its answer is JSON. All of the REQUESTS that come at once begin together.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ import hornbeam_erlang as erlang
 from apps.scenarios.load import Checks, in_thread
 
 SECONDS = float(os.environ.get("SECONDS", "3")) / 3
+MAX_WAIT_S = 60.0
+
+_all_are_here = threading.Barrier(int(os.environ.get("REQUESTS", "1")))
 
 
 def application(
     environ: dict[str, Any], start_response: Callable[..., Any]
 ) -> Iterable[bytes]:
+    _all_are_here.wait(MAX_WAIT_S)
     key = environ["PATH_INFO"].split("/")[2]
     number = erlang.state_incr(f"{key}:requests")
     checks = Checks()
