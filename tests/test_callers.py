@@ -22,7 +22,8 @@ SECONDS = 60 if os.environ.get("HORNBEAM_FULL") == "1" else 1
 # A third of it is for the calls of each thread.
 WSGI_SECONDS = max(SECONDS, 4)
 GRACE_S = 60
-MAX_MEDIAN_MS = 250.0
+MAX_BLOCKED_MS = 250.0
+"""Generous, for machines that do other things."""
 
 
 @pytest.fixture(scope="module", params=["uvloop", "asyncio", "trio"])
@@ -59,7 +60,7 @@ def test_thread_while_the_loop_is_blocked(url: str) -> None:
     """It reads for itself: the loop is blocked until all answers have come."""
     answer = ask(url, "blocked")
     assert (answer["calls"], answer["done"]) == (100, True)
-    assert answer["median_ms"] < MAX_MEDIAN_MS
+    assert answer["max_ms"] < MAX_BLOCKED_MS
 
 
 @pytest.mark.timeout(WSGI_SECONDS + 2 * GRACE_S)
