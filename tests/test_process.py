@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +55,33 @@ def test_memory_of_parts_is_used_again() -> None:
     assert count_faults() < ROUND_PAGES
     told = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
     assert count_faults(**told) > 10 * ROUND_PAGES
+
+
+SIGNAL_AT_FORK = """
+import os, signal, sys
+
+number = int(sys.argv[1])
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), number))
+from hornbeam import _process
+
+_process._ignore_signals()
+before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+if not (pid := os.fork()):
+    os._exit(0)
+
+assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_signal_that_comes_as_a_fork_begins() -> None:
+    """It ends the fork, which is no worker: before it could say that, too."""
+    result = subprocess.run(
+        [sys.executable, "-c", SIGNAL_AT_FORK, str(int(signal.SIGTERM))],
+        env={**os.environ, "PYTHONPATH": PYTHON_DIR},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert int(result.stdout) == -signal.SIGTERM

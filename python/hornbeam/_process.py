@@ -11,6 +11,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Final, NoReturn
@@ -170,19 +171,29 @@ def _ignore_signals() -> None:
     """Leave Ctrl-C and SIGTERM to the node, which tells this process to stop in order.
 
     By handlers and not by SIG_IGN, which programs that the application starts would
-    inherit. A fork of this process is no worker and gets the defaults back.
+    inherit. A fork of this process is no worker and gets the defaults back. One that
+    comes to it before that waits: a pool of processes that ends as its last one begins
+    would else wait for this one for ever.
     """
-    ignored = (signal.SIGINT, signal.SIGTERM)
+    masks = threading.local()
 
-    for number in ignored:
+    for number in _DEFAULTS:
         signal.signal(number, _do_nothing)
 
-    def restore() -> None:
-        for number in ignored:
-            if signal.getsignal(number) is _do_nothing:
-                signal.signal(number, _DEFAULTS[number])
+    def hold() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _DEFAULTS)
 
-    os.register_at_fork(after_in_child=restore)
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def restore() -> None:
+        for number, default in _DEFAULTS.items():
+            if signal.getsignal(number) is _do_nothing:
+                signal.signal(number, default)
+
+        release()
+
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=restore)
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
