@@ -6,6 +6,7 @@
 -export([all/0]).
 
 -export([places_are_bounded/1]).
+-export([a_place_as_it_was_seen/1]).
 -export([a_place_comes_back/1]).
 -export([closed_until_opened/1]).
 -export([closed_for_ever/1]).
@@ -27,6 +28,7 @@
 all() ->
     [
         places_are_bounded,
+        a_place_as_it_was_seen,
         a_place_comes_back,
         closed_until_opened,
         closed_for_ever,
@@ -49,6 +51,16 @@ places_are_bounded(_) ->
         [hornbeam_load:reserve(Load, 3) || _ <- lists:seq(1, 5)]
     ),
     ?assertEqual(3, hornbeam_load:in_flight(Load)).
+
+%% Who has seen how many there are gets a place only where it is still so.
+a_place_as_it_was_seen(_) ->
+    Load = hornbeam_load:new(),
+    ?assert(hornbeam_load:reserve(Load, 2, 0)),
+    ?assertEqual(overtaken, hornbeam_load:reserve(Load, 2, 0)),
+    ?assertEqual(1, hornbeam_load:in_flight(Load)),
+    ?assert(hornbeam_load:reserve(Load, 2, 1)),
+    ?assertNot(hornbeam_load:reserve(Load, 2, 2)),
+    ?assertEqual(2, hornbeam_load:in_flight(Load)).
 
 %% What is released can be reserved again.
 a_place_comes_back(_) ->

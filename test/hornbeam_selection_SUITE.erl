@@ -4,6 +4,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(hornbeam_test_parallel, [in_parallel/2]).
+
 -export([all/0]).
 -export([suite/0]).
 -export([init_per_testcase/2]).
@@ -12,6 +14,7 @@
 -export([successors_are_found/1]).
 -export([none_is_open/1]).
 -export([an_only_worker_has_its_limit/1]).
+-export([at_the_same_moment/1]).
 -export([who_has_met_a_death_gets_one_that_lives/1]).
 -export([a_successor_keeps_its_row/1]).
 -export([the_last_row_is_read/1]).
@@ -26,7 +29,7 @@ suite() ->
     [{timetrap, {seconds, 30}}].
 
 all() ->
-    [successors_are_found, none_is_open, an_only_worker_has_its_limit,
+    [successors_are_found, none_is_open, an_only_worker_has_its_limit, at_the_same_moment,
      who_has_met_a_death_gets_one_that_lives, a_successor_keeps_its_row,
      the_last_row_is_read, nobody_gets_a_worker_that_was_told_to_end].
 
@@ -72,6 +75,18 @@ an_only_worker_has_its_limit(Config) ->
     ?assertEqual(2, hornbeam_load:in_flight(load(Only))),
     ok = hornbeam_load:release(load(Only)),
     ?assertMatch({ok, _}, hornbeam_selection:checkout(?NAME, new, any)).
+
+%% As many as there are workers: each gets one of its own, also where all have looked before the first
+%% one had its place; and where a worker takes no more than one, nobody finds them full.
+at_the_same_moment(Config) ->
+    lists:foreach(fun(Max) ->
+        Workers = [new_worker() || _ <- lists:seq(1, 4)],
+        Waiting = proplists:get_value(waiting, Config),
+        ok = hornbeam_selection:publish(?NAME, Workers, Max, Waiting, asgi),
+        Taken = in_parallel(4, fun(_) -> hornbeam_selection:checkout(?NAME, new, any) end),
+        ?assertMatch([{ok, _}, {ok, _}, {ok, _}, {ok, _}], Taken),
+        ?assertEqual([1, 1, 1, 1], [hornbeam_load:in_flight(load(Each)) || Each <- Workers])
+    end, lists:append(lists:duplicate(?REPLACEMENTS, [1, ?MANY]))).
 
 %% Others go to a worker that has not answered since, too: they may be lost once.
 who_has_met_a_death_gets_one_that_lives(Config) ->

@@ -12,6 +12,7 @@
 %% API
 -export([new/0]).
 -export([reserve/2]).
+-export([reserve/3]).
 -export([release/1]).
 -export([in_flight/1]).
 -export([taken/1]).
@@ -77,6 +78,21 @@ reserve(Load, Max) ->
         _ ->
             atomics:sub(Load, ?IN_FLIGHT, 1),
             false
+    end.
+
+%% @doc Take a place for one request where still so many are in flight as was seen, fewer than `Max'.
+-spec reserve(load(), pos_integer(), Seen :: integer()) -> boolean() | overtaken.
+reserve(_, Max, Seen) when Seen >= Max ->
+    false;
+reserve(Load, _, Seen) ->
+    case atomics:compare_exchange(Load, ?IN_FLIGHT, Seen, Seen + 1) of
+        ok when Seen =:= 0 ->
+            heard(Load),
+            true;
+        ok ->
+            true;
+        _ ->
+            overtaken
     end.
 
 -spec release(load()) -> ok.

@@ -67,6 +67,9 @@
 %% The interface of the application, which workers tell when they are ready.
 
 -define(TABLE, ?MODULE).
+
+%% How often the worker with the fewest requests is looked for anew, as others were quicker.
+-define(TRIES, 4).
 %% Fields of waiting().
 -define(WAITING, 1).
 -define(MAX_WAITING, 2).
@@ -168,7 +171,7 @@ checkout(Name, Turn, Which) ->
     case row(Name) of
         [{_, _Pid, Workers, Max, Waiting, _}] ->
             case Turn =:= queued orelse atomics:get(Waiting, ?WAITING) =< 0 of
-                true -> select(Name, Workers, Max, Which);
+                true -> select(Name, Workers, Max, Which, ?TRIES);
                 false -> full
             end;
         [] ->
@@ -187,17 +190,24 @@ has_doubtful(Name) ->
             false
     end.
 
-select(Name, Workers, Max, Which) ->
+select(Name, Workers, Max, Which, Tries) ->
     case choose(candidates(Which, Workers), Max) of
         undefined ->
             select_again(Name, Workers, Which);
-        Worker = #worker{load = Load} ->
-            case hornbeam_load:reserve(Load, Max) of
+        {Worker, Seen} ->
+            case reserve(Worker, Max, Seen, Tries) of
                 true -> reserved(Worker, Name, Workers, Max, Which);
+                %% It may not be the one with the fewest any more.
+                overtaken -> select(Name, Workers, Max, Which, Tries - 1);
                 %% Others took the last places meanwhile.
                 false -> full
             end
     end.
+
+reserve(#worker{load = Load}, Max, Seen, Tries) when Seen =:= any; Tries =:= 0 ->
+    hornbeam_load:reserve(Load, Max);
+reserve(#worker{load = Load}, Max, Seen, _) ->
+    hornbeam_load:reserve(Load, Max, Seen).
 
 candidates(any, Workers) ->
     Workers;
@@ -209,7 +219,7 @@ candidates(proven, Workers) ->
 select_again(Name, Workers, Which) ->
     case ets:lookup(?TABLE, Name) of
         [{_, _, Workers, _, _, _}] -> full;
-        [{_, _, Others, Max, _, _}] -> select(Name, Others, Max, Which);
+        [{_, _, Others, Max, _, _}] -> select(Name, Others, Max, Which, ?TRIES);
         [] -> down
     end.
 
@@ -222,13 +232,14 @@ reserved(#worker{pid = Pid, writer = Writer, routes = Routes, load = Load}, Name
             {ok, {Pid, Writer, Routes, Load}};
         false ->
             hornbeam_load:release(Load),
-            select(Name, Workers, Max, Which)
+            select(Name, Workers, Max, Which, ?TRIES)
     end.
 
-%% An only worker is not compared to others, nor probed: what it has could go nowhere else.
+%% The worker, and how many it had in flight when it was chosen for that. An only worker is not
+%% compared to others, nor probed: what it has could go nowhere else.
 choose([Worker = #worker{load = Load}], _) ->
     case hornbeam_load:is_open(Load) of
-        true -> Worker;
+        true -> {Worker, any};
         false -> undefined
     end;
 choose(Workers, Max) ->
@@ -247,8 +258,10 @@ least_loaded([Worker = #worker{load = Load} | Rest], Max, Best, Least) ->
         false ->
             least_loaded(Rest, Max, Best, Least)
     end;
-least_loaded([], _, Best, _) ->
-    Best.
+least_loaded([], _, undefined, _) ->
+    undefined;
+least_loaded([], _, Best, {_, InFlight, _}) ->
+    {Best, InFlight}.
 
 %% One at a time, whoever asks. Also one that has no place: what it has may be better off elsewhere.
 probe(#worker{pid = Pid, load = Load}) ->
