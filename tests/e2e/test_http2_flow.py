@@ -204,8 +204,8 @@ def test_slow_client_is_not_cut(node: Node, name: str) -> None:
 
         while not stream.is_over:
             before = len(stream.received)
-            client.give_window(30000, stream_id)
-            client.give_window(30000)
+            client.give_window(15000, stream_id)
+            client.give_window(15000)
             client.pump(lambda: len(stream.received) > before, "some more comes")  # noqa: B023
             settled(lambda: len(stream.received), seconds=0.25)
 
