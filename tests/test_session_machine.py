@@ -132,6 +132,15 @@ class SessionMachine(RuleBasedStateMachine):
         self.received_bytes = 0
         self.credited_bytes = 0
         self.window = 0
+        # All parts are small here, so they wait for a turn; and some of the messages do.
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(_http_response, "PACED_PART_BYTES", 1)
+        self.patch.setattr(_websocket, "PACED_MESSAGE_BYTES", 2 * MIN_MESSAGE_BYTES)
+
+    @rule()
+    def spend_turn(self) -> None:
+        """Others have sent what may leave in this turn; so parts wait for the next."""
+        spend_turn(self.puppet.pacer)
 
     def begin(self, puppet: Puppet) -> None:
         self.puppet = puppet
@@ -147,9 +156,13 @@ class SessionMachine(RuleBasedStateMachine):
         raise NotImplementedError
 
     def teardown(self) -> None:
-        if not hasattr(self, "puppet"):
-            return
+        try:
+            if hasattr(self, "puppet"):
+                self._end()
+        finally:
+            self.patch.undo()
 
+    def _end(self) -> None:
         try:
             self.finish()
         finally:
@@ -245,23 +258,6 @@ class SessionMachine(RuleBasedStateMachine):
 
 class HttpMachine(SessionMachine):
     """One HTTP request."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        # All parts are small here.
-        self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(_http_response, "PACED_PART_BYTES", 1)
-
-    def teardown(self) -> None:
-        try:
-            super().teardown()
-        finally:
-            self.patch.undo()
-
-    @rule()
-    def spend_turn(self) -> None:
-        """Others have sent what may leave in this turn; so parts wait for the next."""
-        spend_turn(self.puppet.pacer)
 
     @initialize(
         window=st.integers(1, 24),
@@ -639,24 +635,6 @@ WEBSOCKET_MESSAGES: dict[str, dict[str, Any]] = {
 
 class WebSocketMachine(SessionMachine):
     """One WebSocket."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        # Some of the messages wait for a turn, and all parts of a denial.
-        self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(_websocket, "PACED_MESSAGE_BYTES", 2 * MIN_MESSAGE_BYTES)
-        self.patch.setattr(_http_response, "PACED_PART_BYTES", 1)
-
-    def teardown(self) -> None:
-        try:
-            super().teardown()
-        finally:
-            self.patch.undo()
-
-    @rule()
-    def spend_turn(self) -> None:
-        """Others have sent what may leave in this turn."""
-        spend_turn(self.puppet.pacer)
 
     @initialize(window=st.integers(1, 6 * MIN_MESSAGE_BYTES), starts=st.booleans())
     def begin_session(self, window: int, starts: bool) -> None:

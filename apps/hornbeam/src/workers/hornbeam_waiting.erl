@@ -46,8 +46,8 @@ counter(#waiting{counter = Counter}) when Counter =/= none ->
 size(#waiting{queue = Queue}) ->
     hornbeam_queue:size(Queue).
 
-%% @doc One more, who has been counted already, where they are counted. Should its connection die, the calling process gets
-%% `{{waiting_down, StreamKey}, Monitor, process, Pid, Reason}', and it is to leave.
+%% @doc One more, who has been counted already, where they are counted. Should its connection die, the
+%% calling process gets `{{waiting_down, StreamKey}, Monitor, process, Pid, Reason}', and it is to leave.
 -spec in(hornbeam_routes:stream_key(), ArrivalMs :: integer(), waiting()) -> waiting().
 in(StreamKey = {Pid, _}, ArrivalMs, Waiting = #waiting{queue = Queue, monitors = Monitors}) ->
     Monitor = monitor(process, Pid, [{tag, {waiting_down, StreamKey}}]),
