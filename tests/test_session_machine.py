@@ -132,7 +132,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.received_bytes = 0
         self.credited_bytes = 0
         self.window = 0
-        # All parts are small here, so they wait for a turn; and some of the messages do.
+        # All parts are small here, and wait for a turn; so do some of the messages.
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(_http_response, "PACED_PART_BYTES", 1)
         self.patch.setattr(_websocket, "PACED_MESSAGE_BYTES", 2 * MIN_MESSAGE_BYTES)
