@@ -251,6 +251,8 @@ def count_all(server: Server) -> dict[str, int]:
     ask(server, "/objects")
     counts: dict[str, int] = dict(zip(names, node_counts, strict=True))
     counts |= ask(server, "/objects")
+    # The connections that asked have gone as well.
+    wait_until_quiet(server)
     counts["files"] = sum(
         len(list_descriptors(pid))
         for pid in [server.node.os_pid, *server.worker_pids()]
