@@ -292,11 +292,12 @@ abandon() ->
 
 %% Cowboy's parser takes a line that ends in LF alone for one that ends in CRLF, until it falls off
 %% its end: the client's fault, not one to fill the log with.
-serve(Parent, Ref, Context = #{socket := Socket, transport := Transport}, Opts) ->
+serve(Parent, Ref, Context = #{socket := Socket, transport := Transport}, Opts0) ->
     Cowboy = cowboy_module(Context),
+    Opts = Opts0#{hornbeam_connection => Context},
+    _ = is_for_streams(Cowboy, Opts) andalso hornbeam_http1:serve(Parent, Context, Opts),
     try
-        Cowboy:init(Parent, Ref, Socket, Transport, undefined,
-                      Opts#{hornbeam_connection => Context})
+        Cowboy:init(Parent, Ref, Socket, Transport, undefined, Opts)
     catch
         error:Reason:Stack ->
             case lists:any(fun is_parser/1, Stack) of
@@ -304,6 +305,10 @@ serve(Parent, Ref, Context = #{socket := Socket, transport := Transport}, Opts) 
                 false -> erlang:raise(error, Reason, Stack)
             end
     end.
+
+%% A listener that redirects has a stream handler of its own.
+is_for_streams(Cowboy, #{stream_handlers := Handlers}) ->
+    Cowboy =:= cowboy_http andalso Handlers =:= [hornbeam_stream].
 
 cowboy_module(#{tls := undefined}) ->
     cowboy_http;

@@ -89,7 +89,7 @@ has_begun(State) ->
     case parser(State) of
         {ok, InState} -> has_begun(element(1, InState), element(?BUFFER, State));
         http2 -> false;
-        none -> hornbeam_preface:has_begun(State)
+        none -> hornbeam_preface:has_begun(State) orelse hornbeam_http1:has_begun(State)
     end.
 
 is_http2(State) ->

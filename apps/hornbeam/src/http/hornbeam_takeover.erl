@@ -55,14 +55,11 @@
     decoder :: hornbeam_chunked:decoder() | complete | raw,
     %% As in Cowboy: below 1 the socket is not read.
     flow :: integer() | infinity,
-    %% What has been written, and how the body goes on.
-    out = nothing :: nothing | sized | chunked | bodiless | raw | complete,
+    out = nothing :: hornbeam_http1_out:out(),
     %% What the step under way is to write to the client of a WebSocket.
     frames = [] :: iolist()
 }).
 
-%% How long the client may go on sending after its response.
--define(LINGER_MS, 1000).
 %% A WebSocket that has had nothing to do for so long is idle. Many come, or get a message, at the
 %% same time, and each has four times its idle heap until then: what they take at once stays with the
 %% node, in memory that the small heaps are then spread over.
@@ -206,19 +203,21 @@ commands([Command | Rest], State) -> commands(Rest, command(Command, State));
 commands([], State) -> State.
 
 command({inform, Status, Headers}, State = #state{out = nothing}) ->
-    send(head(Status, Headers), State);
+    send(hornbeam_http1_out:head(Status, Headers), State);
 command({response, Status, Headers, Body}, State = #state{out = nothing}) ->
-    send([head(Status, Headers), Body], State#state{out = complete});
+    send([hornbeam_http1_out:head(Status, Headers), Body], State#state{out = complete});
 command({headers, 101, Headers}, State = #state{out = nothing}) ->
-    send(head(101, Headers), State#state{out = raw});
-command({headers, Status, Headers}, State = #state{out = nothing}) ->
-    headers(Status, Headers, State);
+    send(hornbeam_http1_out:head(101, Headers), State#state{out = raw});
+command({headers, Status, Headers}, State = #state{out = nothing, start = #{method := Method}}) ->
+    sent(hornbeam_http1_out:start(Status, Headers, Method, takes_trailers(State)), State);
 command({data, nofin, Data}, State = #state{out = raw, frames = Frames}) ->
     State#state{frames = [Frames, Data]};
-command({data, IsFin, Data}, State) ->
-    send(framed(IsFin, Data, State), ended(IsFin, State));
-command({trailers, Trailers}, State) ->
-    send(last_chunk(Trailers, State), ended(fin, State));
+command({data, fin, Data}, State = #state{out = raw, frames = Frames}) ->
+    send([Frames, Data], State#state{out = complete, frames = []});
+command({data, IsFin, Data}, State = #state{out = Out}) ->
+    sent(hornbeam_http1_out:part(IsFin, Data, Out), State);
+command({trailers, Trailers}, State = #state{out = Out}) ->
+    sent(hornbeam_http1_out:trailers(Trailers, takes_trailers(State), Out), State);
 command({flow, Bytes}, State = #state{flow = Flow}) when is_integer(Flow) ->
     Credited = State#state{flow = max(Flow, 0) + Bytes},
     _ = Flow =< 0 andalso activate(Credited),
@@ -228,49 +227,13 @@ command({flow, _}, State) ->
 command(stop, State) ->
     terminate(normal, write(State)).
 
-headers(Status, Headers0, State = #state{start = #{method := Method}}) ->
-    Headers = case takes_trailers(State) of
-        true -> Headers0;
-        false -> maps:remove(<<"trailer">>, Headers0)
-    end,
-    HasBody = hornbeam_response:has_body(cow_http:status_to_integer(Status), Method),
-    case Headers of
-        _ when not HasBody ->
-            send(head(Status, Headers), State#state{out = bodiless});
-        #{<<"content-length">> := _} ->
-            send(head(Status, Headers), State#state{out = sized});
-        #{} ->
-            Chunked = Headers#{<<"transfer-encoding">> => <<"chunked">>},
-            send(head(Status, Chunked), State#state{out = chunked})
-    end.
-
-head(Status, Headers = #{<<"set-cookie">> := Cookies}) ->
-    Lines = maps:to_list(maps:remove(<<"set-cookie">>, Headers)),
-    cow_http:response(Status, 'HTTP/1.1', Lines ++ [{<<"set-cookie">>, Each} || Each <- Cookies]);
-head(Status, Headers) ->
-    cow_http:response(Status, 'HTTP/1.1', maps:to_list(Headers)).
-
-framed(_, _, #state{out = bodiless}) -> [];
-framed(_, Data, #state{out = sized}) -> Data;
-framed(_, Data, #state{out = raw, frames = Frames}) -> [Frames, Data];
-framed(fin, <<>>, #state{out = chunked}) -> cow_http_te:last_chunk();
-framed(nofin, <<>>, #state{out = chunked}) -> [];
-framed(fin, Data, #state{out = chunked}) -> [cow_http_te:chunk(Data), cow_http_te:last_chunk()];
-framed(nofin, Data, #state{out = chunked}) -> cow_http_te:chunk(Data).
-
-last_chunk(Trailers, State = #state{out = chunked}) ->
-    case takes_trailers(State) of
-        true -> [<<"0\r\n">>, cow_http:headers(maps:to_list(Trailers)), <<"\r\n">>];
-        false -> cow_http_te:last_chunk()
-    end;
-last_chunk(_, _) ->
-    [].
-
 takes_trailers(#state{start = #{takes_trailers := TakesTrailers}}) ->
     TakesTrailers.
 
-ended(fin, State) -> State#state{out = complete, frames = []};
-ended(nofin, State) -> State.
+sent({Bytes, Out}, State) ->
+    send(Bytes, State#state{out = Out});
+sent(too_large, State) ->
+    terminate({internal_error, response_body_too_large, 'More than Content-Length.'}, State).
 
 write(State = #state{frames = []}) ->
     State;
@@ -298,33 +261,13 @@ setopts(Options, #state{socket = Socket, transport = Transport}) ->
     ok.
 
 -spec terminate(cowboy_stream:reason(), #state{}) -> no_return().
-terminate(Reason, State = #state{start = #{stream_id := StreamId}, stream = Stream}) ->
+terminate(Reason, #state{start = #{stream_id := StreamId}, stream = Stream, socket = Socket,
+                         transport = Transport, active_n = ActiveN}) ->
     ok = hornbeam_stream:terminate(StreamId, Reason, Stream),
-    linger(State),
+    ok = hornbeam_linger:linger(Socket, Transport, ActiveN),
     %% Below Cowboy's calls to a stream handler an exception would be caught, and logged.
     ok = hornbeam_connection:abandon(),
     exit({shutdown, Reason}).
-
-%% A client that is still sending must read its response before it meets a reset (RFC 9112 9.6).
-linger(State = #state{socket = Socket, transport = Transport, active_n = ActiveN}) ->
-    case Transport:shutdown(Socket, write) of
-        ok ->
-            _ = erlang:send_after(?LINGER_MS, self(), linger_timeout),
-            setopts([{active, ActiveN}], State),
-            discard(State);
-        {error, _} ->
-            ok
-    end.
-
-discard(State = #state{socket = Socket, transport = Transport, active_n = ActiveN}) ->
-    {Data, Closed, Error, Passive} = Transport:messages(),
-    receive
-        {Data, Socket, _} -> discard(State);
-        {Passive, Socket} -> setopts([{active, ActiveN}], State), discard(State);
-        {Closed, Socket} -> ok;
-        {Error, Socket, _} -> ok;
-        linger_timeout -> ok
-    end.
 
 %%% sys
 

@@ -1,0 +1,285 @@
+%% SPDX-License-Identifier: Apache-2.0
+
+%% @private The usual requests of an HTTP/1.1 connection, one after the other, until one comes that is
+%% not: from there on Cowboy has the connection.
+%%
+%% Cowboy takes a head apart byte by byte, and appends each to a binary of its own: with the headers
+%% of a browser that takes longer than all that the node does otherwise. {@link hornbeam_head} takes
+%% what nearly all clients send, and leaves to Cowboy what it does not know for certain; what is wrong
+%% is always Cowboy's to answer.
+%%
+%% Does for {@link hornbeam_stream} what Cowboy does for a stream: hands it the bytes and the
+%% messages, and carries out its commands. A body is counted, and no more of it read than fits in the
+%% window: requests with a larger one, or one of unknown length, are Cowboy's. So are requests that
+%% come together, as there is one stream here at a time: what comes while it is under way waits.
+-module(hornbeam_http1).
+
+%% API
+-export([serve/3]).
+-export([has_begun/1]).
+
+%% sys
+-export([system_continue/3]).
+-export([system_terminate/4]).
+-export([system_code_change/4]).
+
+%% Streams of Cowboy, which begin with 1, never get what is late for one of these.
+-define(FIRST_STREAM_ID, (1 bsl 32)).
+%% So many bytes wait behind a request before the socket is not read any more.
+-define(MAX_WAITING_BYTES, 65536).
+
+-record(state, {
+    parent :: pid(),
+    socket :: inet:socket() | ssl:sslsocket(),
+    transport :: module(),
+    %% Of Transport:messages/0.
+    messages :: {atom(), atom(), atom(), atom()},
+    opts :: cowboy:opts(),
+    %% Bytes that are not taken apart yet.
+    buffer = <<>> :: binary(),
+    %% They are the beginning of a head, and more was waited for already.
+    has_waited = false :: boolean(),
+    %% Of the request under way, or of the next.
+    stream_id = ?FIRST_STREAM_ID :: cowboy_stream:streamid(),
+    stream = none :: none | hornbeam_stream:state(),
+    method = <<>> :: binary(),
+    %% What has not come of its body.
+    missing = 0 :: non_neg_integer(),
+    out = nothing :: hornbeam_http1_out:out(),
+    %% It is the last of this connection.
+    is_last = false :: boolean()
+}).
+
+%% On the way of every request.
+-compile({inline, [received/2, info/2, go_on/1]}).
+
+%% @doc Serve a connection until its next request is one for Cowboy, which finds what has come in the
+%% mailbox, as if it came from the socket then.
+-spec serve(pid(), hornbeam_connection:context(), cowboy:opts()) -> unusual.
+serve(Parent, #{socket := Socket, transport := Transport}, Opts) ->
+    State = #state{parent = Parent, socket = Socket, transport = Transport, opts = Opts,
+                   messages = Transport:messages()},
+    activate(State),
+    loop(State).
+
+%% @doc Of a state that `sys' shows: whether a part of a head has come.
+-spec has_begun(term()) -> boolean().
+has_begun(#state{buffer = Buffer}) -> Buffer =/= <<>>;
+has_begun(_) -> false.
+
+loop(State = #state{socket = Socket, messages = {Data, Closed, Error, Passive}, parent = Parent,
+                    stream_id = StreamId}) ->
+    receive
+        {Data, Socket, Bytes} ->
+            go_on(received(Bytes, State));
+        {{Pid, StreamId}, Message} when Pid =:= self() ->
+            go_on(info(Message, State));
+        {Passive, Socket} ->
+            _ = is_full(State) orelse activate(State),
+            loop(State);
+        {Closed, Socket} ->
+            terminate({socket_error, closed, 'The socket has been closed.'}, State);
+        {Error, Socket, Reason} ->
+            terminate({socket_error, Reason, 'An error has occurred on the socket.'}, State);
+        {'EXIT', Parent, shutdown} ->
+            loop(finish({stop, {exit, shutdown}, 'Asked to shut down.'}, State));
+        {'EXIT', Parent, Reason} ->
+            terminate({stop, {exit, Reason}, 'Parent process terminated.'}, State);
+        {system, From, Request} ->
+            sys:handle_system_msg(Request, From, Parent, ?MODULE, [], State);
+        {'$gen_call', From, Call} ->
+            %% Ranch takes connections for supervisors; this one has no children.
+            cowboy_children:handle_supervisor_call(Call, From, cowboy_children:init(), ?MODULE),
+            loop(State);
+        %% Late, for a stream that is over.
+        _ ->
+            loop(State)
+    end.
+
+%% Between two requests, or within one.
+go_on(State = #state{stream = none, buffer = Buffer}) when Buffer =/= <<>> ->
+    #state{opts = #{max_headers := MaxHeaders}} = State,
+    case hornbeam_head:parse(Buffer, MaxHeaders) of
+        {ok, Head, Behind} -> request(Head, Behind, State);
+        more -> await_more(State);
+        unusual -> leave(State)
+    end;
+go_on(State) ->
+    loop(State).
+
+%% Once, and as long as no limit of Cowboy's can be near: it looks at each part that comes.
+await_more(State = #state{has_waited = HasWaited, buffer = Buffer, opts = Opts}) ->
+    #{max_request_line_length := LineSize, max_header_value_length := ValueSize} = Opts,
+    case not HasWaited andalso byte_size(Buffer) < min(LineSize, ValueSize) of
+        true -> loop(State#state{has_waited = true});
+        false -> leave(State)
+    end.
+
+%%% From the client
+
+received(Bytes, State = #state{missing = 0, buffer = <<>>}) ->
+    State#state{buffer = Bytes};
+received(Bytes, State0 = #state{missing = 0, buffer = Buffer}) ->
+    State = State0#state{buffer = <<Buffer/binary, Bytes/binary>>},
+    _ = is_full(State) andalso setopts([{active, false}], State),
+    State;
+received(Bytes, State) ->
+    body(Bytes, State).
+
+%% Without the part of a body that has no room in the window there is nothing to be held back.
+request(#{body_length := Length} = Head, Behind, State = #state{opts = Opts})
+        when byte_size(Behind) =< Length ->
+    #{initial_stream_flow_size := Window} = Opts,
+    case Length < Window of
+        true -> begin_stream(Head, Behind, State);
+        false -> leave(State)
+    end;
+request(_, _, State) ->
+    leave(State).
+
+begin_stream(Head, Behind, State = #state{stream_id = StreamId, opts = Opts}) ->
+    #{method := Method, body_length := Length} = Head,
+    #{hornbeam_connection := #{scheme := Scheme}} = Opts,
+    Req = Head#{version => 'HTTP/1.1', scheme => Scheme, has_body => Length > 0},
+    {Commands, Stream} = hornbeam_stream:init(StreamId, Req, Opts),
+    Begun = State#state{buffer = <<>>, has_waited = false, stream = Stream, method = Method,
+                        missing = Length, out = nothing},
+    go_on(body(Behind, commands(Commands, Begun))).
+
+body(<<>>, State) ->
+    State;
+body(Bytes, State = #state{missing = Missing}) when byte_size(Bytes) < Missing ->
+    data(nofin, Bytes, State#state{missing = Missing - byte_size(Bytes)});
+body(Bytes, State = #state{missing = Missing}) ->
+    <<Body:Missing/binary, Behind/binary>> = Bytes,
+    data(fin, Body, State#state{missing = 0, buffer = Behind}).
+
+data(IsFin, Data, State = #state{stream_id = StreamId, stream = Stream0}) ->
+    {Commands, Stream} = hornbeam_stream:data(StreamId, IsFin, Data, Stream0),
+    commands(Commands, State#state{stream = Stream}).
+
+info(Message, State = #state{stream_id = StreamId, stream = Stream0}) ->
+    {Commands, Stream} = hornbeam_stream:info(StreamId, Message, Stream0),
+    commands(Commands, State#state{stream = Stream}).
+
+%%% To the client
+
+commands([Command | Rest], State) -> commands(Rest, command(Command, State));
+commands([], State) -> State.
+
+command({response, Status, Headers0, Body}, State0 = #state{out = nothing}) ->
+    {Headers, State} = connection(Headers0, State0),
+    send([hornbeam_http1_out:head(Status, Headers), Body], State#state{out = complete});
+command({headers, Status, Headers0}, State0 = #state{out = nothing, method = Method}) ->
+    {Headers, State} = connection(Headers0, State0),
+    %% A client that takes trailers is Cowboy's.
+    sent(hornbeam_http1_out:start(Status, Headers, Method, false), State);
+command({data, IsFin, Data}, State = #state{out = Out}) ->
+    sent(hornbeam_http1_out:part(IsFin, Data, Out), State);
+command({trailers, Trailers}, State = #state{out = Out}) ->
+    sent(hornbeam_http1_out:trailers(Trailers, false, Out), State);
+command({inform, Status, Headers}, State = #state{out = nothing}) ->
+    send(hornbeam_http1_out:head(Status, Headers), State);
+%% All of the body may come.
+command({flow, _}, State) ->
+    State;
+command(stop, State) ->
+    stop(State).
+
+%% RFC 9112 9.6: who is to close says so, unless the head has gone out already.
+connection(Headers = #{<<"connection">> := Options}, State = #state{is_last = IsLast}) ->
+    case is_close(Options) of
+        true -> {Headers, State#state{is_last = true}};
+        false when IsLast -> {Headers#{<<"connection">> := [<<"close, ">>, Options]}, State};
+        false -> {Headers, State}
+    end;
+connection(Headers, State = #state{is_last = true}) ->
+    {Headers#{<<"connection">> => <<"close">>}, State};
+connection(Headers, State) ->
+    {Headers, State}.
+
+is_close(Options) ->
+    lists:member(<<"close">>, cow_http_hd:parse_connection(iolist_to_binary(Options))).
+
+sent({Bytes, Out}, State) ->
+    send(Bytes, State#state{out = Out});
+sent(too_large, State) ->
+    terminate({internal_error, response_body_too_large, 'More than Content-Length.'}, State).
+
+send([], State) ->
+    State;
+send(Bytes, State = #state{socket = Socket, transport = Transport}) ->
+    case Transport:send(Socket, Bytes) of
+        ok -> State;
+        {error, Reason} -> terminate({socket_error, Reason, 'An error on the socket.'}, State)
+    end.
+
+%% The next request has its turn where this one has come to its end in both directions.
+stop(State = #state{out = complete, missing = 0, is_last = false}) ->
+    #state{stream_id = StreamId, stream = Stream} = State,
+    ok = hornbeam_stream:terminate(StreamId, normal, Stream),
+    _ = is_full(State) andalso activate(State),
+    State#state{stream = none, stream_id = StreamId + 1};
+stop(State) ->
+    terminate(normal, State).
+
+%%% The socket
+
+%% What waits behind a request, not what is there of the next one's head.
+is_full(#state{stream = Stream, buffer = Buffer}) ->
+    Stream =/= none andalso byte_size(Buffer) >= ?MAX_WAITING_BYTES.
+
+activate(State = #state{opts = #{active_n := ActiveN}}) ->
+    setopts([{active, ActiveN}], State).
+
+%% An error here is one of the socket, of which there is a message too.
+setopts(Options, #state{socket = Socket, transport = Transport}) ->
+    _ = Transport:setopts(Socket, Options),
+    ok.
+
+%%% The end
+
+%% End after the request under way, at once if there is none.
+finish(Reason, State = #state{stream = none}) -> terminate(Reason, State);
+finish(_, State) -> State#state{is_last = true}.
+
+-spec terminate(cowboy_stream:reason(), #state{}) -> no_return().
+terminate(Reason, State = #state{stream_id = StreamId, stream = Stream, opts = Opts}) ->
+    #state{socket = Socket, transport = Transport} = State,
+    #{active_n := ActiveN} = Opts,
+    _ = Stream =:= none orelse hornbeam_stream:terminate(StreamId, Reason, Stream),
+    ok = hornbeam_linger:linger(Socket, Transport, ActiveN),
+    exit({shutdown, Reason}).
+
+%% Cowboy gets what has come, in its pieces: where a limit is passed in one of them it says so, and not
+%% what is wrong in the next. Behind them comes that the client has gone, if it has.
+leave(State = #state{socket = Socket, messages = {Data, _, _, _}, buffer = Buffer}) ->
+    ok = setopts([{active, false}], State),
+    Behind = from_socket(State),
+    self() ! {Data, Socket, Buffer},
+    _ = [self() ! Message || Message <- Behind],
+    unusual.
+
+from_socket(State = #state{socket = Socket, messages = {Data, Closed, Error, Passive}}) ->
+    receive
+        {Data, Socket, _} = Message -> [Message | from_socket(State)];
+        {Closed, Socket} = Message -> [Message];
+        {Error, Socket, _} = Message -> [Message];
+        {Passive, Socket} -> from_socket(State)
+    after 0 ->
+        []
+    end.
+
+%%% sys
+
+-spec system_continue(pid(), [sys:debug_option()], #state{}) -> unusual.
+system_continue(_, _, State) ->
+    loop(State).
+
+-spec system_terminate(term(), pid(), [sys:debug_option()], #state{}) -> unusual.
+system_terminate(Reason, _, _, State) ->
+    loop(finish({stop, {exit, Reason}, 'sys:terminate/2,3 was called.'}, State)).
+
+-spec system_code_change(#state{}, module(), term(), term()) -> {ok, #state{}}.
+system_code_change(State, _, _, _) ->
+    {ok, State}.
