@@ -100,11 +100,16 @@
 suite() ->
     [{timetrap, {seconds, 60}}].
 
+%% Usual requests are served by hornbeam_http1, others by way of Cowboy: it is the same for clients,
+%% but for what comes behind a request that runs.
 all() ->
-    [{group, common}, {group, limits}, {group, body_times}, {group, times}, {group, plain}].
+    [{group, usual}, {group, cowboy}].
 
 groups() ->
+    Both = [{group, common}, {group, limits}, {group, body_times}, {group, times}, {group, plain}],
     [
+        {usual, [], Both},
+        {cowboy, [], [{group, behind} | Both]},
         {common, [], [
             date_and_server_once,
             repeated_headers,
@@ -119,7 +124,6 @@ groups() ->
             targets,
             pipelined_in_order,
             pipelined_to_the_limit,
-            pipelined_over_the_limit,
             pipelined_bodies,
             chunked_body,
             nothing_behind_a_chunked_body,
@@ -131,13 +135,11 @@ groups() ->
             chunked_body_that_nobody_takes,
             chunked_client_leaves,
             chunked_request_of_a_crash,
-            chunked_behind_another,
             continue_when_the_application_waits,
             no_continue_without_waiting,
             no_continue_after_the_head,
             no_continue_for_old_clients,
             malformed_requests,
-            malformed_behind_a_running_request,
             client_leaves,
             client_leaves_a_stream,
             connection_process_killed,
@@ -153,6 +155,11 @@ groups() ->
             answer_before_the_body,
             answer_before_a_large_body,
             answer_before_a_chunked_body
+        ]},
+        {behind, [], [
+            pipelined_over_the_limit,
+            chunked_behind_another,
+            malformed_behind_a_running_request
         ]},
         {limits, [], [
             request_line_at_its_limit,
@@ -183,10 +190,15 @@ init_per_suite(Config) ->
 end_per_suite(Config) ->
     hornbeam_test_suite:stop_node(Config).
 
+init_per_group(Way, Config) when Way =:= usual; Way =:= cowboy ->
+    ok = hornbeam_test_client:go_by(Way),
+    Config;
 init_per_group(Group, Config0) ->
     Config = hornbeam_test_server:new_folder(Config0),
     [{port, hornbeam_test_server:start(Config, options(Group))} | Config].
 
+end_per_group(Way, _) when Way =:= usual; Way =:= cowboy ->
+    hornbeam_test_client:go_by(usual);
 end_per_group(_, _) ->
     ok = hornbeam:stop().
 
@@ -213,7 +225,7 @@ check_log(Case) ->
         Noise -> {fail, {logged, Noise}}
     end.
 
-options(common) ->
+options(Group) when Group =:= common; Group =:= behind ->
     #{heartbeat => 20};
 options(limits) ->
     #{max_request_line_size => ?MAX_LINE, max_header_size => ?MAX_HEADERS_SIZE,

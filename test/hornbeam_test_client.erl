@@ -2,6 +2,7 @@
 %% A raw HTTP/1 client: sends the bytes it is given, and reads responses without being lenient.
 -module(hornbeam_test_client).
 
+-export([go_by/1]).
 -export([connect/1]).
 -export([send/2]).
 -export([get/2]).
@@ -22,6 +23,14 @@
 
 -define(TIMEOUT_MS, 10000).
 
+%% Whether requests of get/2, get/3 and request/2 are what hornbeam_head takes, or left to Cowboy for
+%% the name of a header that is rare.
+go_by(usual) ->
+    _ = persistent_term:erase(?MODULE),
+    ok;
+go_by(cowboy) ->
+    persistent_term:put(?MODULE, "X-Rare!: name\r\n").
+
 connect(Port) ->
     {ok, Socket} = gen_tcp:connect({127, 0, 0, 1}, Port, [
         binary, {active, false}, {nodelay, true}, {show_econnreset, true}
@@ -36,11 +45,14 @@ get(Socket, Target) ->
     get(Socket, Target, "").
 
 get(Socket, Target, Headers) ->
-    send(Socket, ["GET ", Target, " HTTP/1.1\r\nHost: a\r\n", Headers, "\r\n"]).
+    send(Socket, get_request(Target, Headers)).
+
+get_request(Target, Headers) ->
+    ["GET ", Target, " HTTP/1.1\r\nHost: a\r\n", Headers, persistent_term:get(?MODULE, ""), "\r\n"].
 
 %% A response on a connection of its own.
 request(Port, Target) ->
-    exchange(Port, ["GET ", Target, " HTTP/1.1\r\nHost: a\r\n\r\n"]).
+    exchange(Port, get_request(Target, "")).
 
 exchange(Port, Data) ->
     Socket = connect(Port),

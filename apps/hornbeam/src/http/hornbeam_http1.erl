@@ -158,6 +158,8 @@ data(IsFin, Data, State = #state{stream_id = StreamId, stream = Stream0}) ->
     {Commands, Stream} = hornbeam_stream:data(StreamId, IsFin, Data, Stream0),
     commands(Commands, State#state{stream = Stream}).
 
+info(_, State = #state{stream = none}) ->
+    State;
 info(Message, State = #state{stream_id = StreamId, stream = Stream0}) ->
     {Commands, Stream} = hornbeam_stream:info(StreamId, Message, Stream0),
     commands(Commands, State#state{stream = Stream}).
@@ -255,6 +257,7 @@ terminate(Reason, State = #state{stream_id = StreamId, stream = Stream, opts = O
 %% what is wrong in the next. Behind them comes that the client has gone, if it has.
 leave(State = #state{socket = Socket, messages = {Data, _, _, _}, buffer = Buffer}) ->
     ok = setopts([{active, false}], State),
+    ok = hornbeam_tcp_socket:read_few(),
     Behind = from_socket(State),
     self() ! {Data, Socket, Buffer},
     _ = [self() ! Message || Message <- Behind],

@@ -11,6 +11,7 @@
 
 %% API
 -export([read_large/1]).
+-export([read_few/0]).
 
 %% What a connection that is there calls of ranch_transport.
 -export([name/0]).
@@ -53,6 +54,13 @@ read_large(Socket) ->
         {error, Reason} ->
             {error, Reason}
     end.
+
+%% @doc Ask for few reads the next time, as for a new connection, unless they are large. Called by the
+%% connection.
+-spec read_few() -> ok.
+read_few() ->
+    _ = get(?MOST) =:= infinity andalso erase(?MOST),
+    ok.
 
 -spec setopts(inet:socket(), list()) -> ok | {error, any()}.
 setopts(Socket, [{active, Reads}]) when is_integer(Reads) ->
