@@ -10,13 +10,14 @@
 -export_type([verdict/0]).
 
 -type verdict() ::
-    {ok, hornbeam_ws_handshake:handshake() | undefined, cowboy_req:req()}
+    {ok, hornbeam_ws_handshake:handshake() | undefined, hornbeam_request:incoming()}
   | {refuse, Status :: 400..599, Why :: binary(), cowboy:http_headers()}
   | overloaded.
 %% With what makes it a WebSocket's, and as it is to be taken.
 
 %% @doc `Streams' are under way on its connection, this one with them.
--spec check(Streams :: pos_integer(), cowboy_req:req(), hornbeam_request:request()) -> verdict().
+-spec check(Streams :: pos_integer(), hornbeam_request:incoming(), hornbeam_request:request()) ->
+    verdict().
 check(Streams, Req, Request = #{version := 'HTTP/2', connection := Connection}) ->
     ok = hornbeam_connection:is_http2(maps:get(activity, Connection)),
     %% Cowboy does not count as long as the client has not acknowledged the settings.
@@ -63,7 +64,7 @@ check_class(_, {refuse, {Status, Why, Headers}}, _Req, _Request) ->
     {refuse, Status, Why, Headers}.
 
 %% @doc The scope of a request that was let in.
--spec scope(hornbeam_ws_handshake:handshake() | undefined, cowboy_req:req(),
+-spec scope(hornbeam_ws_handshake:handshake() | undefined, hornbeam_request:incoming(),
             hornbeam_request:request()) -> hornbeam_protocol:scope().
 scope(Handshake, Req, #{connection := Connection}) ->
     #{client := Client, server := Address, via := Via, tls := Tls} = Connection,

@@ -68,7 +68,7 @@
 
 %% @doc A request with that scope; one without it is not let in.
 -spec new(hornbeam_protocol:scope() | undefined, hornbeam_ws_handshake:handshake() | undefined,
-          cowboy_req:req(), hornbeam_request:request()) -> exchange().
+          hornbeam_request:incoming(), hornbeam_request:request()) -> exchange().
 new(Scope, Handshake, Req, Request = #{version := Version}) ->
     Kind = kind(Version, Handshake, Req),
     #exchange{

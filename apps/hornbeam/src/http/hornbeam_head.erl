@@ -25,7 +25,7 @@
     headers := cowboy:http_headers(),
     body_length := non_neg_integer()
 }.
-%% As in cowboy_req:req().
+%% As in hornbeam_request:incoming().
 
 -define(VERSION, "HTTP/1.1\r\n").
 %% Names that are longer are for Cowboy, which has a limit.

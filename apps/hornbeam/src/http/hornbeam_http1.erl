@@ -34,7 +34,14 @@
     transport :: module(),
     %% Of Transport:messages/0.
     messages :: {atom(), atom(), atom(), atom()},
+    %% Of Cowboy's options: what a stream reads, and what is read here. All of them are so many that
+    %% each look into them takes its time.
     opts :: cowboy:opts(),
+    scheme :: binary(),
+    active_n :: pos_integer(),
+    window :: pos_integer(),
+    max_headers :: pos_integer(),
+    max_part_of_head :: pos_integer(),
     %% Bytes that are not taken apart yet.
     buffer = <<>> :: binary(),
     %% They are the beginning of a head, and more was waited for already.
@@ -51,14 +58,18 @@
 }).
 
 %% On the way of every request.
--compile({inline, [received/2, info/2, go_on/1]}).
+-compile({inline, [received/2, hold/1, info/2, go_on/1]}).
 
 %% @doc Serve a connection until its next request is one for Cowboy, which finds what has come in the
 %% mailbox, as if it came from the socket then.
 -spec serve(pid(), hornbeam_connection:context(), cowboy:opts()) -> unusual.
-serve(Parent, #{socket := Socket, transport := Transport}, Opts) ->
-    State = #state{parent = Parent, socket = Socket, transport = Transport, opts = Opts,
-                   messages = Transport:messages()},
+serve(Parent, #{socket := Socket, transport := Transport, scheme := Scheme}, Opts) ->
+    #{active_n := ActiveN, initial_stream_flow_size := Window, max_headers := MaxHeaders,
+      max_request_line_length := LineSize, max_header_value_length := ValueSize} = Opts,
+    State = #state{parent = Parent, socket = Socket, transport = Transport, scheme = Scheme,
+                   opts = maps:with([hornbeam, hornbeam_connection], Opts),
+                   messages = Transport:messages(), active_n = ActiveN, window = Window,
+                   max_headers = MaxHeaders, max_part_of_head = min(LineSize, ValueSize)},
     activate(State),
     loop(State).
 
@@ -97,8 +108,8 @@ loop(State = #state{socket = Socket, messages = {Data, Closed, Error, Passive}, 
     end.
 
 %% Between two requests, or within one.
-go_on(State = #state{stream = none, buffer = Buffer}) when Buffer =/= <<>> ->
-    #state{opts = #{max_headers := MaxHeaders}} = State,
+go_on(State = #state{stream = none, buffer = Buffer, max_headers = MaxHeaders})
+        when Buffer =/= <<>> ->
     case hornbeam_head:parse(Buffer, MaxHeaders) of
         {ok, Head, Behind} -> request(Head, Behind, State);
         more -> await_more(State);
@@ -108,9 +119,8 @@ go_on(State) ->
     loop(State).
 
 %% Once, and as long as no limit of Cowboy's can be near: it looks at each part that comes.
-await_more(State = #state{has_waited = HasWaited, buffer = Buffer, opts = Opts}) ->
-    #{max_request_line_length := LineSize, max_header_value_length := ValueSize} = Opts,
-    case not HasWaited andalso byte_size(Buffer) < min(LineSize, ValueSize) of
+await_more(State = #state{has_waited = HasWaited, buffer = Buffer, max_part_of_head = Max}) ->
+    case not HasWaited andalso byte_size(Buffer) < Max of
         true -> loop(State#state{has_waited = true});
         false -> leave(State)
     end.
@@ -118,28 +128,25 @@ await_more(State = #state{has_waited = HasWaited, buffer = Buffer, opts = Opts})
 %%% From the client
 
 received(Bytes, State = #state{missing = 0, buffer = <<>>}) ->
-    State#state{buffer = Bytes};
-received(Bytes, State0 = #state{missing = 0, buffer = Buffer}) ->
-    State = State0#state{buffer = <<Buffer/binary, Bytes/binary>>},
-    _ = is_full(State) andalso setopts([{active, false}], State),
-    State;
+    hold(State#state{buffer = Bytes});
+received(Bytes, State = #state{missing = 0, buffer = Buffer}) ->
+    hold(State#state{buffer = <<Buffer/binary, Bytes/binary>>});
 received(Bytes, State) ->
     body(Bytes, State).
 
+hold(State) ->
+    _ = is_full(State) andalso setopts([{active, false}], State),
+    State.
+
 %% Without the part of a body that has no room in the window there is nothing to be held back.
-request(#{body_length := Length} = Head, Behind, State = #state{opts = Opts})
-        when byte_size(Behind) =< Length ->
-    #{initial_stream_flow_size := Window} = Opts,
-    case Length < Window of
-        true -> begin_stream(Head, Behind, State);
-        false -> leave(State)
-    end;
+request(#{body_length := Length} = Head, Behind, State = #state{window = Window})
+        when byte_size(Behind) =< Length, Length < Window ->
+    begin_stream(Head, Behind, State);
 request(_, _, State) ->
     leave(State).
 
-begin_stream(Head, Behind, State = #state{stream_id = StreamId, opts = Opts}) ->
+begin_stream(Head, Behind, State = #state{stream_id = StreamId, scheme = Scheme, opts = Opts}) ->
     #{method := Method, body_length := Length} = Head,
-    #{hornbeam_connection := #{scheme := Scheme}} = Opts,
     Req = Head#{version => 'HTTP/1.1', scheme => Scheme, has_body => Length > 0},
     {Commands, Stream} = hornbeam_stream:init(StreamId, Req, Opts),
     Begun = State#state{buffer = <<>>, has_waited = false, stream = Stream, method = Method,
@@ -231,7 +238,7 @@ stop(State) ->
 is_full(#state{stream = Stream, buffer = Buffer}) ->
     Stream =/= none andalso byte_size(Buffer) >= ?MAX_WAITING_BYTES.
 
-activate(State = #state{opts = #{active_n := ActiveN}}) ->
+activate(State = #state{active_n = ActiveN}) ->
     setopts([{active, ActiveN}], State).
 
 %% An error here is one of the socket, of which there is a message too.
@@ -246,9 +253,8 @@ finish(Reason, State = #state{stream = none}) -> terminate(Reason, State);
 finish(_, State) -> State#state{is_last = true}.
 
 -spec terminate(cowboy_stream:reason(), #state{}) -> no_return().
-terminate(Reason, State = #state{stream_id = StreamId, stream = Stream, opts = Opts}) ->
-    #state{socket = Socket, transport = Transport} = State,
-    #{active_n := ActiveN} = Opts,
+terminate(Reason, #state{stream_id = StreamId, stream = Stream, socket = Socket,
+                         transport = Transport, active_n = ActiveN}) ->
     _ = Stream =:= none orelse hornbeam_stream:terminate(StreamId, Reason, Stream),
     ok = hornbeam_linger:linger(Socket, Transport, ActiveN),
     exit({shutdown, Reason}).

@@ -23,7 +23,7 @@
 -compile({inline, [framed/2]}).
 
 %% @doc A head as it stands.
--spec head(cowboy:http_status(), cowboy:http_headers()) -> iodata().
+-spec head(cowboy:http_status(), cowboy:http_headers()) -> iolist().
 head(Status, Headers = #{<<"set-cookie">> := Cookies}) ->
     Lines = maps:to_list(maps:remove(<<"set-cookie">>, Headers)),
     cow_http:response(Status, 'HTTP/1.1', Lines ++ [{<<"set-cookie">>, Each} || Each <- Cookies]);

@@ -93,7 +93,7 @@ stream_window(Window) when Window =< ?STREAM_WINDOW_BYTES + 1 -> ?STREAM_WINDOW_
 stream_window(Window) -> Window.
 
 %% @doc Whether Cowboy takes this HTTP/1.1 request for one to change to HTTP/2.
--spec is_upgrade(cowboy_req:req()) -> boolean().
+-spec is_upgrade(hornbeam_request:incoming()) -> boolean().
 is_upgrade(#{version := 'HTTP/1.1', headers := Headers = #{<<"http2-settings">> := _}}) ->
     case Headers of
         #{<<"connection">> := Connection, <<"upgrade">> := Upgrade} ->

@@ -13,7 +13,7 @@
 -export([tell/2]).
 -export([tell_after/3]).
 
--export_type([server/0, request/0]).
+-export_type([server/0, request/0, incoming/0]).
 
 -type server() :: #{
     name := atom(),
@@ -45,6 +45,20 @@
 }.
 %% What is the same for all streams of a listener.
 
+-type incoming() :: #{
+    method := binary(),
+    scheme := binary(),
+    path := binary(),
+    qs := binary(),
+    version := cowboy:http_version(),
+    headers := cowboy:http_headers(),
+    has_body := boolean(),
+    %% Unknown of a chunked body, and on HTTP/2.
+    body_length := non_neg_integer() | undefined,
+    _ => _
+}.
+%% What has come: a cowboy_req:req(), of which these are read, or as much of one.
+
 -type request() :: #{
     stream_id := cowboy_stream:streamid(),
     method := binary(),
@@ -54,7 +68,7 @@
     connection := hornbeam_connection:context()
 }.
 
--spec new(cowboy_stream:streamid(), cowboy_req:req(), server(), hornbeam_connection:context()) ->
+-spec new(cowboy_stream:streamid(), incoming(), server(), hornbeam_connection:context()) ->
     request().
 new(StreamId, #{method := Method, version := Version}, Server, Connection) ->
     #{stream_id => StreamId, method => Method, version => Version, server => Server,

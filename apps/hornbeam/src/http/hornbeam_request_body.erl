@@ -62,7 +62,7 @@
 %% How long the end of a request's stream may come behind its body.
 -define(END_MS, 1000).
 
--spec new(cowboy_req:req(), hornbeam_request:request()) -> body().
+-spec new(hornbeam_request:incoming(), hornbeam_request:request()) -> body().
 new(Req = #{has_body := HasBody, body_length := Length}, Request) ->
     #body{
         is_complete = not HasBody,

@@ -37,7 +37,7 @@
 -define(MAX_BODY, 16#7FFFFFFFFFFFFFFF).
 
 %% @doc Whether the request may go to the application, or the answer that refuses it.
--spec check(cowboy_req:req(), limits()) -> ok | {refuse, refusal()}.
+-spec check(hornbeam_request:incoming(), limits()) -> ok | {refuse, refusal()}.
 check(Req, Limits) ->
     %% Once per request: no list of funs, as for what only HTTP/2 needs.
     case check_version(Req, Limits) of
@@ -74,7 +74,7 @@ check_message(Req = #{headers := Headers}, Limits) ->
     end.
 
 %% @doc The scope of docs/protocol.md. `Client' and `Server' are made once per connection.
--spec new(cowboy_req:req(), Client, Server) -> hornbeam_protocol:scope()
+-spec new(hornbeam_request:incoming(), Client, Server) -> hornbeam_protocol:scope()
     when Client :: {binary(), inet:port_number()} | undefined,
          Server :: {binary(), inet:port_number() | undefined}.
 new(Req, Client, Server) ->
@@ -84,7 +84,7 @@ new(Req, Client, Server) ->
 %% @doc An HTTP/2 request in the form of others. Its host stands in a pseudo-header that Cowboy has
 %% taken apart (RFC 9113 8.3.1; ASGI wants it), and its scheme is what the client says, whatever
 %% the connection is.
--spec settled(cowboy_req:req(), Scheme :: binary()) -> cowboy_req:req().
+-spec settled(hornbeam_request:incoming(), Scheme :: binary()) -> hornbeam_request:incoming().
 settled(Req = #{headers := Headers}, Scheme) ->
     Req#{headers := maps:merge(#{<<"host">> => authority(Req)}, Headers), scheme := Scheme}.
 
@@ -109,7 +109,7 @@ version('HTTP/1.0') -> <<"1.0">>;
 version('HTTP/2') -> <<"2">>.
 
 %% @doc Whether the client has said that it takes trailers.
--spec takes_trailers(cowboy_req:req()) -> boolean().
+-spec takes_trailers(hornbeam_request:incoming()) -> boolean().
 takes_trailers(#{headers := #{<<"te">> := TE}}) ->
     %% Cowlib's, which fails for what is malformed.
     try cow_http_hd:parse_te(TE) of

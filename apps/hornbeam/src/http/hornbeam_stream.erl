@@ -43,7 +43,7 @@
 
 %%% cowboy_stream
 
--spec init(cowboy_stream:streamid(), cowboy_req:req(), cowboy:opts()) ->
+-spec init(cowboy_stream:streamid(), hornbeam_request:incoming(), cowboy:opts()) ->
     {cowboy_stream:commands(), state()}.
 init(StreamId, Req, Opts) ->
     #{hornbeam := Server, hornbeam_connection := Connection} = Opts,

@@ -24,7 +24,7 @@
 %% Cowboy is about to change to HTTP/2 and asks before it says so to the client. A request that is
 %% not to change is the last of its connection. So is one with a body, which Cowboy would take for the
 %% preface; what is there of it can't be had.
--spec to_http2(cowboy_req:req(), request()) ->
+-spec to_http2(hornbeam_request:incoming(), request()) ->
     ok | ignore | {refuse, Status :: 400..599, Why :: binary()}.
 to_http2(Req = #{has_body := HasBody}, #{server := Server}) ->
     %% A response that is still due would never come.
@@ -43,7 +43,7 @@ to_http2(Req = #{has_body := HasBody}, #{server := Server}) ->
     end.
 
 %% @doc Answer such a request, and end the connection after it. The stream, and what it has said.
--spec answer_here(cowboy_req:req(), cowboy:opts(), request(),
+-spec answer_here(hornbeam_request:incoming(), cowboy:opts(), request(),
                   {cowboy_stream:commands(), hornbeam_stream:state()}) -> no_return().
 answer_here(Req = #{ref := Ref}, Opts, Request, {Commands, State}) ->
     #{stream_id := StreamId, method := Method, connection := Connection} = Request,

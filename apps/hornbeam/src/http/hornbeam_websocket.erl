@@ -113,7 +113,7 @@
 %%% API
 
 %% @doc Whether a request is a WebSocket's handshake, and one to hand on.
--spec check(cowboy_req:req()) ->
+-spec check(hornbeam_request:incoming()) ->
     no_websocket
   | {ok, hornbeam_ws_handshake:handshake()}
   | {refuse, {Status :: 400..599, Why :: binary(), cowboy:http_headers()}}.

@@ -30,7 +30,7 @@
 -type refusal() :: {400 | 426, Why :: binary(), Headers :: #{binary() => binary()}}.
 
 %% @doc Whether a request asks for a WebSocket.
--spec is_request(cowboy_req:req()) -> boolean().
+-spec is_request(hornbeam_request:incoming()) -> boolean().
 is_request(#{version := 'HTTP/1.1', method := <<"GET">>, headers := Headers}) ->
     has_token(<<"websocket">>, <<"upgrade">>, Headers) andalso
         has_token(<<"upgrade">>, <<"connection">>, Headers);
@@ -51,7 +51,7 @@ has_token(Token, Name, Headers) ->
     end.
 
 %% @doc Check a request that asks for a WebSocket.
--spec check(cowboy_req:req()) -> {ok, handshake()} | {refuse, refusal()}.
+-spec check(hornbeam_request:incoming()) -> {ok, handshake()} | {refuse, refusal()}.
 check(Req = #{headers := Headers}) ->
     case first_refusal(checks(Req), Req) of
         none ->
