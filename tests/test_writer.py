@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
 
+from fake_node import TIMEOUT_S
 from hornbeam import _writer
+from hornbeam._etf import CODEC
 from hornbeam._protocol import PacketSplitter
 from hornbeam._writer import MAX_BATCH_BYTES, PacketWriter
 
@@ -67,6 +70,37 @@ def test_large_ones_do_not(
     """The node would hold all of a packet for the slowest of its clients."""
     _enlarge(pipe[1])
     assert sizes_of_packets(pipe, [b"m" * size for size in sizes]) == packets
+
+
+@pytest.mark.skipif(CODEC != "c", reason="os.write lets other threads run")
+def test_a_short_packet_does_not_let_other_threads_run(pipe: tuple[int, int]) -> None:
+    """Who gives the interpreter away waits until another thread gives it back."""
+    writer = PacketWriter(pipe[1], lambda: None, lambda _: None)
+    gate, has_run = threading.Lock(), threading.Event()
+    gate.acquire()
+
+    def run() -> None:
+        gate.acquire()
+        has_run.set()
+
+    other = threading.Thread(target=run)
+    other.start()
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(TIMEOUT_S)
+
+    try:
+        gate.release()
+
+        for _ in range(200):
+            writer.write(b"m")
+
+        had_run = has_run.is_set()
+    finally:
+        sys.setswitchinterval(interval_s)
+
+    other.join(TIMEOUT_S)
+    assert has_run.is_set()
+    assert not had_run
 
 
 def _enlarge(descriptor: int) -> None:

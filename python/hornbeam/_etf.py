@@ -35,6 +35,7 @@ __all__ = (
     "encode_message",
     "load_codec",
     "pack_batch",
+    "write_some",
 )
 
 ENVIRONMENT_VARIABLE: Final = "HORNBEAM_CODEC"
@@ -79,3 +80,4 @@ encode_message: Final[Callable[[object], bytes]] = _codec.encode_message
 pack_batch: Final[Callable[[Sequence[bytes]], bytes]] = _codec.pack_batch
 decode: Final[Callable[[_BytesLike], object]] = _codec.decode
 decode_packet: Final[Callable[[_BytesLike], list[object]]] = _codec.decode_packet
+write_some: Final[Callable[[int, _BytesLike], int]] = _codec.write_some

@@ -35,6 +35,9 @@ PyDoc_STRVAR(encode_message_doc,
 PyDoc_STRVAR(pack_batch_doc,
              "pack_batch(messages, /)\n--\n\n"
              "Join encoded messages to one packet, with its length in front.");
+PyDoc_STRVAR(write_some_doc,
+             "write_some(descriptor, data, /)\n--\n\n"
+             "Write as much as a pipe takes; what is short while other threads wait.");
 
 static PyMethodDef etf_methods[] = {
     {"decode", etf_decode, METH_O, decode_doc},
@@ -42,6 +45,7 @@ static PyMethodDef etf_methods[] = {
     {"encode", etf_encode, METH_O, encode_doc},
     {"encode_message", etf_encode_message, METH_O, encode_message_doc},
     {"pack_batch", etf_pack_batch, METH_O, pack_batch_doc},
+    {"write_some", etf_write_some, METH_VARARGS, write_some_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -120,6 +120,7 @@ ETF_HIDDEN PyObject *etf_decode_packet(PyObject *module, PyObject *data);
 ETF_HIDDEN PyObject *etf_encode(PyObject *module, PyObject *value);
 ETF_HIDDEN PyObject *etf_encode_message(PyObject *module, PyObject *message);
 ETF_HIDDEN PyObject *etf_pack_batch(PyObject *module, PyObject *messages);
+ETF_HIDDEN PyObject *etf_write_some(PyObject *module, PyObject *args);
 
 static inline EtfState *
 etf_state(PyObject *module)

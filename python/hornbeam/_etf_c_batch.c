@@ -2,7 +2,12 @@
 /* Batches of encoded messages. */
 #include "_etf_c.h"
 
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
+
+/* Of one write without letting other threads run: it takes some microseconds. */
+#define MAX_HELD_BYTES 16384
 
 /* Returns the length of a packet behind its length field, or 0 with an error set. */
 static uint64_t
@@ -82,4 +87,40 @@ etf_pack_batch(PyObject *module, PyObject *messages)
 
     Py_DECREF(sequence);
     return packet;
+}
+
+static ssize_t
+write_once(int descriptor, const Py_buffer *data)
+{
+    if (data->len <= MAX_HELD_BYTES) {
+        return write(descriptor, data->buf, (size_t)data->len);
+    }
+
+    ssize_t written;
+    Py_BEGIN_ALLOW_THREADS
+    written = write(descriptor, data->buf, (size_t)data->len);
+    Py_END_ALLOW_THREADS
+    return written;
+}
+
+PyObject *
+etf_write_some(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int descriptor;
+    Py_buffer data;
+    if (!PyArg_ParseTuple(args, "iy*:write_some", &descriptor, &data)) {
+        return NULL;
+    }
+
+    ssize_t written;
+    do {
+        written = write_once(descriptor, &data);
+    } while (written < 0 && errno == EINTR && PyErr_CheckSignals() == 0);
+
+    PyBuffer_Release(&data);
+    if (written >= 0) {
+        return PyLong_FromSsize_t(written);
+    }
+    /* What a handler of a signal has raised. */
+    return PyErr_Occurred() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
 }

@@ -6,6 +6,7 @@ Both pass the same tests, down to the texts of their errors.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
 
@@ -14,7 +15,15 @@ from hornbeam._etf_errors import EncodeError
 from hornbeam._etf_python_decode import decode, decode_packet
 from hornbeam._etf_python_encode import encode, encode_message
 
-__all__ = ("CODEC", "decode", "decode_packet", "encode", "encode_message", "pack_batch")
+__all__ = (
+    "CODEC",
+    "decode",
+    "decode_packet",
+    "encode",
+    "encode_message",
+    "pack_batch",
+    "write_some",
+)
 
 CODEC = "python"
 
@@ -41,3 +50,15 @@ def pack_batch(messages: Sequence[bytes]) -> bytes:
 
     head = struct.pack(">IBBI", length, tags.VERSION, tags.LIST_EXT, len(messages))
     return b"".join((head, *messages, bytes((tags.NIL_EXT,))))
+
+
+def write_some(descriptor: int, data: bytes | bytearray | memoryview) -> int:
+    """Write as much of a packet as a non-blocking pipe takes: the number of bytes.
+
+    The one in C keeps the interpreter while it writes a short one. A thread that gave
+    it away would wait for it until another one does, for each packet.
+
+    Raises:
+        OSError: as `os.write`.
+    """
+    return os.write(descriptor, data)

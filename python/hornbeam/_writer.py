@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from hornbeam._errors import ReentrantCall
-from hornbeam._etf import pack_batch
+from hornbeam._etf import pack_batch, write_some
 from hornbeam._leaving import leave_in_disorder
 
 __all__ = ("PacketWriter",)
@@ -132,7 +132,7 @@ class PacketWriter:
 
     def _write_some(self, data: bytes | memoryview) -> int:
         try:
-            return os.write(self._descriptor, data)
+            return write_some(self._descriptor, data)
         except BlockingIOError:
             return 0
         except BrokenPipeError:
