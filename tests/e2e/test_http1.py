@@ -13,6 +13,9 @@ from e2e.observe import Server, serving
 from e2e.raw import Connection, Cut, chunked, request, script, wait_until
 from node import Node
 
+# With this, a request and what follows it on its connection are Cowboy's.
+UNUSUAL = ("TE", "trailers")
+
 
 @pytest.fixture(scope="module")
 def server(node: Node) -> Iterator[Server]:
@@ -215,10 +218,27 @@ def test_bad_request_behind_a_stream(
 def test_chunked_request_behind_another(
     server: Server, client: Connection, name: str
 ) -> None:
+    """What comes behind a usual request waits for its answer, and has one then."""
+    post = request("POST", "/echo", [("Transfer-Encoding", "chunked")])
+    client.send(request(target=f"/hold/{name}"))
+    ask(server, f"/wait/held-{name}")
+    client.send(post + chunked(b"body"))
+    client.read_silence(0.1)
+    ask(server, f"/open/{name}", "POST")
+    assert client.read_response().text == name
+    answer = client.read_response("POST")
+    assert answer.body == b"body"
+    assert answer.one("connection") == b"close"
+    client.read_eof()
+
+
+def test_chunked_request_behind_one_of_cowboys(
+    server: Server, client: Connection, name: str
+) -> None:
     """Has to come again: the connection ends, as it always may (RFC 9112 9.3.2)."""
     post = request("POST", "/echo", [("Transfer-Encoding", "chunked")])
     logged = len(server.node.logged())
-    client.send(request(target=f"/hold/{name}"))
+    client.send(request(target=f"/hold/{name}", headers=[UNUSUAL]))
     ask(server, f"/wait/held-{name}")
     client.send(post + chunked(b"body"))
 
