@@ -291,7 +291,8 @@ abandon() ->
     ok.
 
 %% Cowboy's parser takes a line that ends in LF alone for one that ends in CRLF, until it falls off
-%% its end: the client's fault, not one to fill the log with.
+%% its end, and it has no answer to a bad `Connection' of a request with a body: the client's fault,
+%% not one to fill the log with.
 serve(Parent, Ref, Context = #{socket := Socket, transport := Transport}, Opts0) ->
     Cowboy = cowboy_module(Context),
     Opts = Opts0#{hornbeam_connection => Context},
@@ -319,19 +320,21 @@ cowboy_module(#{socket := Socket}) ->
     end.
 
 is_parser({cowboy_http, parse, _, _}) -> true;
+is_parser({cowboy_http, error_terminate, _, _}) -> true;
 is_parser(_) -> false.
 
 %% Where responses are still due, this one would be taken for one of them; their workers learn that
 %% the client has gone when they look whether this process lives.
 -spec refuse(400..599, binary(), context(), cowboy:opts()) -> no_return().
-refuse(Status, Why, #{socket := Socket, transport := Transport, activity := Activity}, Opts) ->
-    #{hornbeam := Server} = Opts,
-    _ = case activity(Activity) of
-        {0, _, _} ->
+refuse(Status, Why, #{socket := Socket, transport := Transport}, Opts) ->
+    #{hornbeam := Server, active_n := ActiveN} = Opts,
+    _ = case hornbeam_pipeline:is_busy() of
+        false ->
             {response, _, Headers, Body} = hornbeam_response:error(Status, Why, Server),
             Lines = maps:to_list(Headers#{<<"connection">> => <<"close">>}),
-            Transport:send(Socket, [cow_http:response(Status, 'HTTP/1.1', Lines), Body]);
-        _ ->
+            _ = Transport:send(Socket, [cow_http:response(Status, 'HTTP/1.1', Lines), Body]),
+            hornbeam_linger:linger(Socket, Transport, ActiveN);
+        true ->
             ok
     end,
     exit({shutdown, malformed_request}).

@@ -27,6 +27,8 @@
 -define(FIRST_STREAM_ID, (1 bsl 32)).
 %% So many bytes wait behind a request before the socket is not read any more.
 -define(MAX_WAITING_BYTES, 65536).
+%% So many bytes of a body may stay in memory with the head that came with them.
+-define(MAX_SHARED_BYTES, 2048).
 
 -record(state, {
     parent :: pid(),
@@ -46,6 +48,8 @@
     buffer = <<>> :: binary(),
     %% They are the beginning of a head, and more was waited for already.
     has_waited = false :: boolean(),
+    %% The socket is not read on: before the first request, and where too much waits behind one.
+    is_paused = true :: boolean(),
     %% Of the request under way, or of the next.
     stream_id = ?FIRST_STREAM_ID :: cowboy_stream:streamid(),
     stream = none :: none | hornbeam_stream:state(),
@@ -70,7 +74,7 @@ serve(Parent, #{socket := Socket, transport := Transport, scheme := Scheme}, Opt
                    opts = maps:with([hornbeam, hornbeam_connection], Opts),
                    messages = Transport:messages(), active_n = ActiveN, window = Window,
                    max_headers = MaxHeaders, max_part_of_head = min(LineSize, ValueSize)},
-    activate(State),
+    ok = read_once(State),
     loop(State).
 
 %% @doc Of a state that `sys' shows: whether a part of a head has come.
@@ -86,8 +90,7 @@ loop(State = #state{socket = Socket, messages = {Data, Closed, Error, Passive}, 
         {{Pid, StreamId}, Message} when Pid =:= self() ->
             go_on(info(Message, State));
         {Passive, Socket} ->
-            _ = is_full(State) orelse activate(State),
-            loop(State);
+            loop(read_on(State));
         {Closed, Socket} ->
             terminate({socket_error, closed, 'The socket has been closed.'}, State);
         {Error, Socket, Reason} ->
@@ -111,18 +114,30 @@ loop(State = #state{socket = Socket, messages = {Data, Closed, Error, Passive}, 
 go_on(State = #state{stream = none, buffer = Buffer, max_headers = MaxHeaders})
         when Buffer =/= <<>> ->
     case hornbeam_head:parse(Buffer, MaxHeaders) of
-        {ok, Head, Behind} -> request(Head, Behind, State);
+        {ok, Head, Behind} when byte_size(Behind) =< ?MAX_SHARED_BYTES ->
+            request(Head, Behind, State);
+        {ok, _, Behind} ->
+            request(alone(Behind, State), Behind, State);
         more -> await_more(State);
         unusual -> leave(State)
     end;
 go_on(State) ->
     loop(State).
 
+%% Its parts are parts of a read, which would stay as long as the request waits for its response.
+alone(Behind, #state{buffer = Buffer, max_headers = MaxHeaders}) ->
+    Bytes = binary:copy(binary:part(Buffer, 0, byte_size(Buffer) - byte_size(Behind))),
+    {ok, Head, <<>>} = hornbeam_head:parse(Bytes, MaxHeaders),
+    Head.
+
 %% Once, and as long as no limit of Cowboy's can be near: it looks at each part that comes.
 await_more(State = #state{has_waited = HasWaited, buffer = Buffer, max_part_of_head = Max}) ->
     case not HasWaited andalso byte_size(Buffer) < Max of
-        true -> loop(State#state{has_waited = true});
-        false -> leave(State)
+        true ->
+            _ = State#state.is_paused andalso read_once(State),
+            loop(State#state{has_waited = true});
+        false ->
+            leave(State)
     end.
 
 %%% From the client
@@ -135,8 +150,10 @@ received(Bytes, State) ->
     body(Bytes, State).
 
 hold(State) ->
-    _ = is_full(State) andalso setopts([{active, false}], State),
-    State.
+    case is_full(State) of
+        true -> pause(State);
+        false -> State
+    end.
 
 %% Without the part of a body that has no room in the window there is nothing to be held back.
 request(#{body_length := Length} = Head, Behind, State = #state{window = Window})
@@ -151,7 +168,7 @@ begin_stream(Head, Behind, State = #state{stream_id = StreamId, scheme = Scheme,
     {Commands, Stream} = hornbeam_stream:init(StreamId, Req, Opts),
     Begun = State#state{buffer = <<>>, has_waited = false, stream = Stream, method = Method,
                         missing = Length, out = nothing},
-    go_on(body(Behind, commands(Commands, Begun))).
+    go_on(body(Behind, commands(Commands, resume(Begun)))).
 
 body(<<>>, State) ->
     State;
@@ -227,8 +244,7 @@ send(Bytes, State = #state{socket = Socket, transport = Transport}) ->
 stop(State = #state{out = complete, missing = 0, is_last = false}) ->
     #state{stream_id = StreamId, stream = Stream} = State,
     ok = hornbeam_stream:terminate(StreamId, normal, Stream),
-    _ = is_full(State) andalso activate(State),
-    State#state{stream = none, stream_id = StreamId + 1};
+    resume(State#state{stream = none, stream_id = StreamId + 1});
 stop(State) ->
     terminate(normal, State).
 
@@ -237,6 +253,34 @@ stop(State) ->
 %% What waits behind a request, not what is there of the next one's head.
 is_full(#state{stream = Stream, buffer = Buffer}) ->
     Stream =/= none andalso byte_size(Buffer) >= ?MAX_WAITING_BYTES.
+
+%% As much has come as was asked for.
+read_on(State) ->
+    case State#state.is_paused orelse is_full(State) of
+        true ->
+            State#state{is_paused = true};
+        false ->
+            ok = activate(State),
+            State
+    end.
+
+pause(State = #state{is_paused = true}) ->
+    State;
+pause(State) ->
+    ok = setopts([{active, false}], State),
+    State#state{is_paused = true}.
+
+%% Only what is paused: reads that are asked for come on top of those that were before.
+resume(State = #state{is_paused = false}) ->
+    State;
+resume(State) ->
+    ok = activate(State),
+    State#state{is_paused = false}.
+
+%% Of a client that leaves at once behind a first request that is for Cowboy, the end is not read
+%% before Cowboy has the socket: it does not begin with one that is closed.
+read_once(State) ->
+    setopts([{active, once}], State).
 
 activate(State = #state{active_n = ActiveN}) ->
     setopts([{active, ActiveN}], State).

@@ -38,14 +38,22 @@ start(Status, Headers0, Method, TakesTrailers) ->
         true -> Headers0;
         false -> maps:remove(<<"trailer">>, Headers0)
     end,
-    HasBody = hornbeam_response:has_body(cow_http:status_to_integer(Status), Method),
-    case Headers of
-        _ when not HasBody ->
-            {head(Status, Headers), bodiless};
-        #{<<"content-length">> := Length} ->
+    Code = cow_http:status_to_integer(Status),
+    case {hornbeam_response:has_body(Code, Method), Headers} of
+        {false, _} ->
+            {head(Status, of_get(Code, Headers)), bodiless};
+        {true, #{<<"content-length">> := Length}} ->
             {head(Status, Headers), {sized, cow_http_hd:parse_content_length(Length)}};
-        #{} ->
+        {true, _} ->
             {head(Status, Headers#{<<"transfer-encoding">> => <<"chunked">>}), chunked}
+    end.
+
+%% RFC 9110 9.3.2: HEAD has the headers of GET.
+of_get(Code, Headers) ->
+    case not is_map_key(<<"content-length">>, Headers)
+            andalso hornbeam_response:has_body(Code, <<"GET">>) of
+        true -> Headers#{<<"transfer-encoding">> => <<"chunked">>};
+        false -> Headers
     end.
 
 %% @doc A part of the body. `too_large': it has more than was announced, and must not be sent.

@@ -64,6 +64,12 @@ check_header_section(Req = #{headers := Headers}, Limits) ->
 
 check_message(Req = #{headers := Headers}, Limits) ->
     case check_host(Headers) of
+        ok -> check_connection_and_framing(Req, Limits);
+        Refusal -> {refuse, Refusal}
+    end.
+
+check_connection_and_framing(Req = #{headers := Headers}, Limits) ->
+    case check_connection(Headers) of
         ok ->
             case check_framing(Req, Limits) of
                 ok -> check_http2(Req);
@@ -278,6 +284,25 @@ check_host(_) ->
 has_signed_port(<<$:, $+, _/binary>>) -> true;
 has_signed_port(<<_, Rest/binary>>) -> has_signed_port(Rest);
 has_signed_port(<<>>) -> false.
+
+%% Cowboy says so when the request has begun already.
+check_connection(#{<<"connection">> := Options}) ->
+    case is_connection(Options) of
+        true -> ok;
+        false -> {400, <<"Connection is not a list of options">>}
+    end;
+check_connection(_) ->
+    ok.
+
+is_connection(<<"keep-alive">>) -> true;
+is_connection(<<"Keep-Alive">>) -> true;
+is_connection(<<"close">>) -> true;
+is_connection(Options) ->
+    try cow_http_hd:parse_connection(Options) of
+        [_ | _] -> true
+    catch
+        error:_ -> false
+    end.
 
 check_framing(#{version := 'HTTP/1.0', has_body := true, body_length := undefined}, _) ->
     {400, <<"Transfer-Encoding in an HTTP/1.0 request">>};
