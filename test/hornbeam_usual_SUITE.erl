@@ -38,8 +38,8 @@ suite() ->
     [{timetrap, {seconds, 30}}].
 
 all() ->
-    [malformed_connection_header, head_of_a_stream, any_pieces,
-     client_that_does_not_wait, body_is_not_kept_with_its_head, reads_do_not_add_up, tls_client_leaves_between_reads].
+    [malformed_connection_header, head_of_a_stream, any_pieces, client_that_does_not_wait,
+     body_is_not_kept_with_its_head, reads_do_not_add_up, tls_client_leaves_between_reads].
 
 init_per_suite(Config) ->
     hornbeam_test_suite:start_node(Config).
