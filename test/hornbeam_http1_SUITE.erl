@@ -21,7 +21,7 @@
 -export([several_at_once/1]).
 -export([behind_a_running_request/1]).
 -export([malformed_behind_a_running_request/1]).
--export([too_many_behind_a_running_request/1]).
+-export([many_behind_a_running_request/1]).
 -export([flood_behind_a_running_request/1]).
 -export([client_leaves_behind_a_flood/1]).
 -export([late_messages/1]).
@@ -42,7 +42,7 @@ suite() ->
 all() ->
     [usual_requests, unusual_requests, bodies, heads_in_two_parts, heads_in_many_parts,
      pieces_of_a_limit, several_at_once, behind_a_running_request,
-     malformed_behind_a_running_request, too_many_behind_a_running_request,
+     malformed_behind_a_running_request, many_behind_a_running_request,
      flood_behind_a_running_request, client_leaves_behind_a_flood, late_messages, asked_to_finish,
      asked_to_finish_while_it_waits, supervisor_calls].
 
@@ -188,17 +188,33 @@ pieces_of_a_limit(Config) ->
         ]
     ].
 
-%% They are Cowboy's, and answered in their order.
+%% Each has its answer, in their order, also where one is wrong or unusual behind them.
 several_at_once(Config) ->
-    Socket = connect(port(Config)),
-    get(Socket, "/hello"),
-    ?assertMatch(#{status := 200}, response(Socket)),
-    send(Socket, ["GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", put_head(3), "one",
-                  "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"]),
-    ?assertMatch(#{body := <<"hello from 1">>}, response(Socket)),
-    ?assertMatch(#{body := <<"one">>}, response(Socket)),
-    ?assertMatch(#{body := <<"hello from 1">>}, response(Socket)),
-    ?assertEqual(cowboy_http, served_by()).
+    Get = "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n",
+    Bodies = [<<"hello from 1">>, <<"one">>, <<"hello from 1">>],
+    [
+        begin
+            Socket = connect(port(Config)),
+            send(Socket, [Get, put_head(3), "one", Get, Last]),
+            [?assertMatch(#{status := 200, body := Body}, response(Socket)) || Body <- Bodies],
+            _ = Status =:= none orelse ?assertMatch(#{status := Status}, response(Socket)),
+            case Module of
+                closed -> ?assert(is_closed(Socket));
+                _ -> ?assertEqual(Module, served_by())
+            end,
+            close(Socket),
+            await_gone()
+        end
+     || {Status, Module, Last} <- [
+            {none, hornbeam_http1, ""},
+            {none, hornbeam_http1, "GET /hel"},
+            {200, cowboy_http, "GET /hello HTTP/1.1\r\nHost: a\r\nX!: 1\r\n\r\n"},
+            {200, closed, "PUT /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+                          "0\r\n\r\n"},
+            {400, closed, "GET /hello HTTP/1.1\r\n\r\n"},
+            {400, closed, "nonsense\r\n\r\n"}
+        ]
+    ].
 
 %% It waits for its turn, whatever it is.
 behind_a_running_request(Config) ->
@@ -241,16 +257,17 @@ malformed_behind_a_running_request(Config) ->
     ?assert(is_closed(Socket)),
     ?assertNot(lists:member(<<"1 request /crash">>, seen(Config))).
 
-%% As on any connection of Cowboy's. The running one has its answer.
-too_many_behind_a_running_request(Config) ->
+%% There is no limit to their number, but to their bytes.
+many_behind_a_running_request(Config) ->
     Socket = connect(port(Config)),
-    get(Socket, "/hold?until=too_many"),
+    get(Socket, "/hold?until=many"),
     await_seen(Config, <<"1 request /hold">>),
-    send(Socket, lists:duplicate(100, "GET /hold?until=never HTTP/1.1\r\nHost: a\r\n\r\n")),
+    send(Socket, lists:duplicate(1000, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")),
     until(fun() -> is_read(Socket) end),
-    release(Config, "too_many"),
+    release(Config, "many"),
     ?assertMatch(#{status := 200, body := <<"released">>}, response(Socket)),
-    ?assert(is_closed(Socket)).
+    [?assertMatch(#{body := <<"hello from 1">>}, response(Socket)) || _ <- lists:seq(1, 1000)],
+    ?assertEqual(hornbeam_http1, served_by()).
 
 %% So much is not read until it is its turn, and nothing of it is lost.
 flood_behind_a_running_request(Config) ->

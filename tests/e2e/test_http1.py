@@ -163,20 +163,35 @@ def test_pipelined_body_of_a_waiting_request(
 
 
 def test_pipelining_is_bounded(server: Server, client: Connection, name: str) -> None:
-    """64 requests may wait behind one; a client that sends more is cut off."""
-    hold = request(target=f"/hold/{name}")
+    """Behind one of Cowboy's wait 64 requests; a client that sends more is cut off."""
+    hold = request(target=f"/hold/{name}", headers=[UNUSUAL])
     client.send(hold + 64 * request(target="/hello"))
     ask(server, f"/open/{name}", "POST")
     assert client.read_response().text == name
     assert all(client.read_response().text == "hello" for _ in range(64))
 
     with Connection(server.url) as greedy:
-        greedy.send(request(target=f"/hold/{name}-2") + 66 * request(target="/hello"))
+        hold = request(target=f"/hold/{name}-2", headers=[UNUSUAL])
+        greedy.send(hold + 66 * request(target="/hello"))
 
         with pytest.raises(Cut):
             greedy.read_response()
 
         ask(server, f"/open/{name}-2", "POST")
+
+
+def test_many_behind_a_usual_one(server: Server, client: Connection, name: str) -> None:
+    """So many that the server does not read all of them until they have their turn."""
+    post = request("POST", "/echo", body=b"x" * 1000)
+    client.send(request(target=f"/hold/{name}"))
+    ask(server, f"/wait/held-{name}")
+    client.send(200 * (post + request(target="/hello")))
+    ask(server, f"/open/{name}", "POST")
+    assert client.read_response().text == name
+
+    for _ in range(200):
+        assert client.read_response("POST").body == b"x" * 1000
+        assert client.read_response().text == "hello"
 
 
 @pytest.mark.parametrize("rest", [b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"])

@@ -10,8 +10,8 @@
 %%
 %% Does for {@link hornbeam_stream} what Cowboy does for a stream: hands it the bytes and the
 %% messages, and carries out its commands. A body is counted, and no more of it read than fits in the
-%% window: requests with a larger one, or one of unknown length, are Cowboy's. So are requests that
-%% come together, as there is one stream here at a time: what comes while it is under way waits.
+%% window: requests with a larger one, or one of unknown length, are Cowboy's. There is one stream at a
+%% time: what comes behind a request waits until that has its response, whatever it is.
 -module(hornbeam_http1).
 
 %% API
@@ -157,7 +157,7 @@ hold(State) ->
 
 %% Without the part of a body that has no room in the window there is nothing to be held back.
 request(#{body_length := Length} = Head, Behind, State = #state{window = Window})
-        when byte_size(Behind) =< Length, Length < Window ->
+        when Length < Window ->
     begin_stream(Head, Behind, State);
 request(_, _, State) ->
     leave(State).
@@ -172,6 +172,8 @@ begin_stream(Head, Behind, State = #state{stream_id = StreamId, scheme = Scheme,
 
 body(<<>>, State) ->
     State;
+body(Bytes, State = #state{missing = 0}) ->
+    hold(State#state{buffer = Bytes});
 body(Bytes, State = #state{missing = Missing}) when byte_size(Bytes) < Missing ->
     data(nofin, Bytes, State#state{missing = Missing - byte_size(Bytes)});
 body(Bytes, State = #state{missing = Missing}) ->
