@@ -63,6 +63,7 @@ batch_is_one_list(_) ->
         {body, 1, binary:copy(<<"x">>, 70000), true},
         {ack, 1, 16384},
         {opened, 1},
+        {kept, 1},
         {refused, 2, enoent, 0},
         {disconnect, 1},
         {cancel, 1},

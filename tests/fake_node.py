@@ -447,6 +447,7 @@ def make_settings(
         "server": "default",
         "worker_id": 1,
         "window": window,
+        "send_timeout": 30000,
         "websocket_drain": Atom("close"),
         **settings,
     }

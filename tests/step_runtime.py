@@ -14,6 +14,7 @@ from typing import Any
 
 from hornbeam import _asgi
 from hornbeam._etf import decode_packet, pack_batch
+from hornbeam._loan import LoanHost
 from hornbeam._pacer import Pacer
 from hornbeam._protocol import LogLevel
 from hornbeam._session import Session
@@ -206,6 +207,7 @@ class Puppet:
         self.app: _asgi.AsgiApp = self._run
         self.runtime: Any = StepRuntime()
         self.window_bytes = window_bytes
+        self.loans: LoanHost | None = None
         self.pacer = Pacer(lambda: self.runtime.call_soon(self.pacer.renew))
         self.sent: list[tuple[Any, ...]] = []
         """The messages of the session, headed by str."""

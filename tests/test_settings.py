@@ -37,6 +37,7 @@ def test_all_settings() -> None:
         server="shop",
         worker_id=3,
         window=1,
+        send_timeout=2500,
         websocket_drain=Atom("keep"),
         of_a_later_version=1,
     )
@@ -53,6 +54,7 @@ def test_all_settings() -> None:
         server="shop",
         worker_id=3,
         window_bytes=1,
+        send_timeout_s=2.5,
         websocket_drain="keep",
     )
 
@@ -83,6 +85,7 @@ def test_settings_are_fixed() -> None:
         ({"threads": 0}, "setting threads: expected a positive integer"),
         ({"threads": True}, "setting threads: expected a positive integer"),
         ({"window": 1.5}, "setting window: expected a positive integer"),
+        ({"send_timeout": 1.5}, "a timeout is milliseconds or infinity"),
         ({"websocket_drain": None}, "setting websocket_drain: expected one of close"),
         ({"worker_id": 0}, "setting worker_id: expected a positive integer"),
     ],

@@ -75,7 +75,9 @@ def events(node: FakeNode) -> Any:
 @pytest.mark.parametrize("loop", LOOPS)
 def test_ready_and_stopped(start: Start, loop: str) -> None:
     node = start("hello:app", loop=Atom(loop))
-    assert node.wait_ready() == {
+    facts = node.wait_ready()
+    assert facts.pop("lending").startswith("\0hornbeam-")
+    assert facts == {
         "os_pid": node.pid,
         "python": ".".join(map(str, sys.version_info[:3])),
         "codec": Atom(CODEC),

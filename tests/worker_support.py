@@ -18,6 +18,7 @@ from hornbeam._asgi import AsgiApp, Receive, Scope, Send
 from hornbeam._channel import Channel
 from hornbeam._etf import decode_packet, encode_message, pack_batch
 from hornbeam._http import HttpSession
+from hornbeam._loan import LoanHost
 from hornbeam._pacer import Pacer
 from hornbeam._protocol import LogLevel, PacketSplitter
 from hornbeam._runtime import Runtime, make_runtime
@@ -93,6 +94,7 @@ class Conversation:
         self.runtime = runtime
         self.app = app
         self.window_bytes = window
+        self.loans: LoanHost | None = None
         self.pacer = Pacer(lambda: runtime.call_soon(self.pacer.renew))
         self.sent: list[Sent] = []
         """The messages of the session, headed by str."""

@@ -13,7 +13,7 @@ enum { FIRST_FINAL_STATUS = 200, NO_CONTENT = 204, NOT_MODIFIED = 304, LAST_STAT
 
 /* All are objects: Python reads an object's slot faster than a number or a flag. */
 #define NONE_FIELDS(X)                                                                     \
-    X(file) X(host) X(left_bytes) X(pending) X(receivers) X(request_id)                    \
+    X(file) X(host) X(left_bytes) X(loan) X(pending) X(receivers) X(request_id)                    \
     X(response_headers) X(scope) X(task) X(timer) X(trailers) X(unread)
 
 #define FALSE_FIELDS(X)                                                                    \

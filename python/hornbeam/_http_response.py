@@ -23,12 +23,17 @@ its `send()` waits as long. So does one that comes when the turn of the event lo
 sent its share, see `_pacer`. If that `send()` is cancelled the part stays, so that the
 body has no hole.
 
+A large body of known length does not pass through the node: its parts wait in
+`_pending` as well, from where `send_pending` writes them to the client's socket, see
+`_loan`.
+
 No table drives the phases, as elsewhere in this package: `send()` runs twice for each
 request, and a lookup by enum members costs more than all its comparisons.
 """
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from typing import Any, Final, Protocol
 
@@ -42,6 +47,7 @@ from hornbeam._asgi import (
 )
 from hornbeam._headers import HEADER_NAMES, check_headers, check_trailers
 from hornbeam._http_file import FileOffer, file_path
+from hornbeam._loan import BORROW_BYTES, BORROWING_PART_BYTES, Loan, LoanHost
 from hornbeam._pacer import PACED_PART_BYTES, Pacer
 from hornbeam._request_state import (
     BODY,
@@ -64,6 +70,10 @@ class ResponseHost(Protocol):
     window_bytes: int
     pacer: Pacer
     runtime: Runtime
+
+    @property
+    def loans(self) -> LoanHost | None:
+        """None: the node lends no sockets."""
 
     def post(self, encoded: bytes) -> None:
         """Send a message to the node."""
@@ -156,6 +166,9 @@ class ResponseSide(RequestState):
 
     def _wake_senders(self) -> None:
         """Let all that wait in send() see that it was in vain."""
+        if self._loan is not None:
+            self._loan.give_back()
+
         if self._pending:
             for part in self._pending:
                 part.is_cut = True
@@ -182,6 +195,40 @@ class ResponseSide(RequestState):
         """Note that the node can't send the file."""
         if self._file is not None:
             self._file.refuse(reason, size_bytes)
+
+    def take_loan(self, client: socket.socket | None) -> bool:
+        """Take the client's socket; None: this process has no place for it.
+
+        Returns:
+            Whether it was taken.
+        """
+        loan = self._loan
+
+        if loan is None or self._is_gone or self._phase == COMPLETE:
+            return False
+
+        if client is None:
+            self._response_host.post(protocol.written(self._request_id, 0))
+            loan.keep()
+        else:
+            loan.take(client)
+
+        if self._pending:
+            self.send_pending()
+
+        return True
+
+    def handle_kept(self) -> None:
+        """Note that the node lends no socket for this."""
+        if self._loan is not None:
+            self._loan.keep()
+
+            if self._pending:
+                self.send_pending()
+
+    def handle_stall(self) -> None:
+        """Note that the client has taken nothing of the body for `send_timeout`."""
+        self._lose_client()
 
     async def _drain(self) -> None:
         """Wait for what is before: a cancelled send() has left it, or another task's.
@@ -336,6 +383,11 @@ class ResponseSide(RequestState):
 
         if (
             self._pending
+            or self._loan is not None
+            or (
+                size >= BORROWING_PART_BYTES
+                and size + (self._left_bytes or 0) >= BORROW_BYTES
+            )
             or size > self._response_host.window_bytes - self._unacknowledged_bytes
             or (size >= PACED_PART_BYTES and not self._has_turn())
         ):
@@ -378,6 +430,9 @@ class ResponseSide(RequestState):
             # Its head goes with it, also where its turn is still to come.
             self._phase = BODY
 
+        if self._loan is None and self._is_worth_a_loan(len(body), is_last):
+            self._borrow()
+
         part = _Part(body, self._response_host.runtime.create_waiter(), is_last=is_last)
 
         if self._pending is None:
@@ -409,9 +464,14 @@ class ResponseSide(RequestState):
         for half of it to be free comes to an end, and avoids a crumb for each
         acknowledgement.
         """
-        window = self._response_host.window_bytes
         pending = self._pending
         assert pending is not None
+
+        if self._loan is not None and not self._loan.is_kept:
+            self._write_pending(self._loan, pending)
+            return
+
+        window = self._response_host.window_bytes
 
         while pending:
             part = pending[0]
@@ -457,6 +517,83 @@ class ResponseSide(RequestState):
             self._phase = TRAILERS
         elif self._phase == HELD:
             self._phase = BODY
+
+    # By the client's own socket.
+
+    def _is_worth_a_loan(self, size: int, is_last: bool) -> bool:
+        """Tell whether the rest of the body, which begins with so much, is."""
+        left = self._left_bytes
+        host = self._response_host
+
+        return (
+            host.loans is not None
+            and size >= BORROWING_PART_BYTES
+            and (size if left is None else left + size) >= BORROW_BYTES
+            and (left is not None or (is_last and not self._is_head_sent))
+            and not self._has_trailers
+            and not self._is_head_request
+            and self._status not in _BODILESS
+            and self._scope.get("type") == "http"
+            and self._scope.get("http_version") == "1.1"
+        )
+
+    def _borrow(self) -> None:
+        """Have the head go out, and the socket asked for behind it."""
+        host = self._response_host
+        assert host.loans is not None
+
+        if not self._is_head_sent:
+            self._is_head_sent = True
+            host.post(
+                protocol.start(
+                    self._request_id, self._status, self._response_headers, b""
+                )
+            )
+
+        host.post(protocol.borrow(self._request_id))
+        self._loan = Loan(host.loans, self)
+
+    def _write_pending(self, loan: Loan, pending: deque[_Part]) -> None:
+        pacer = self._response_host.pacer
+
+        while pending and loan.is_here:
+            part = pending[0]
+
+            if part.rest:
+                if not self._has_turn():
+                    pacer.wait(self)
+                    return
+
+                try:
+                    written = loan.write(part.rest)
+                except OSError:
+                    self._lose_client()
+                    return
+
+                if not written:
+                    return
+
+                pacer.left_bytes -= written
+                part.rest = part.rest[written:]
+
+            if not part.rest:
+                pending.popleft()
+                part.waiter.set()
+
+                if part.is_last:
+                    self._end_loan(loan)
+                    self._send_part(b"", is_last=True)
+
+    def _end_loan(self, loan: Loan) -> None:
+        loan.give_back()
+        self._response_host.post(protocol.written(self._request_id, loan.written_bytes))
+
+    def _lose_client(self) -> None:
+        """End a response that the client does not take: the node cuts it."""
+        assert self._loan is not None
+        self._end_loan(self._loan)
+        self._response_host.post(protocol.abort(self._request_id))
+        self.disconnect()
 
     async def _send_file(self, message: Message) -> None:
         """Have the node send a file as the rest of the body.

@@ -64,6 +64,7 @@ BODY: Final = Atom("body")
 ACK: Final = Atom("ack")
 OPENED: Final = Atom("opened")
 REFUSED: Final = Atom("refused")
+KEPT: Final = Atom("kept")
 DISCONNECT: Final = Atom("disconnect")
 CANCEL: Final = Atom("cancel")
 REPLY: Final = Atom("reply")
@@ -106,6 +107,8 @@ _FILE: Final = Atom("file")
 _TRAILERS: Final = Atom("trailers")
 _INFORM: Final = Atom("inform")
 _ABORT: Final = Atom("abort")
+_BORROW: Final = Atom("borrow")
+_WRITTEN: Final = Atom("written")
 _CREDIT: Final = Atom("credit")
 _WAITING: Final = Atom("waiting")
 _DONE: Final = Atom("done")
@@ -128,6 +131,7 @@ _FORMS: Final[Mapping[Atom, tuple[type | tuple[type, ...], ...]]] = {
     ACK: (int, int),
     OPENED: (int,),
     REFUSED: (int, Atom, int),
+    KEPT: (int,),
     DISCONNECT: (int,),
     CANCEL: (int,),
     REPLY: (int, Atom, object),
@@ -429,6 +433,16 @@ def inform(request_id: int, status: int, headers: Headers) -> bytes:
 
 def abort(request_id: int) -> bytes:
     return encode_message((_ABORT, request_id))
+
+
+def borrow(request_id: int) -> bytes:
+    """Ask for the client's socket, to write the rest of the body to it."""
+    return encode_message((_BORROW, request_id))
+
+
+def written(request_id: int, written_bytes: int) -> bytes:
+    """Give it back, with so much of the body written."""
+    return encode_message((_WRITTEN, request_id, written_bytes))
 
 
 def credit(request_id: int, taken_bytes: int) -> bytes:

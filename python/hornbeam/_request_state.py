@@ -17,6 +17,7 @@ from hornbeam._usual import load_usual
 if TYPE_CHECKING:
     from hornbeam._asgi import Message, Scope
     from hornbeam._http_file import FileOffer
+    from hornbeam._loan import Loan
     from hornbeam._runtime import Task, Timer, Waiter
 
 __all__ = ("RequestState",)
@@ -50,6 +51,7 @@ class PythonRequestState:
         "_is_stopping",
         "_is_waiting_told",
         "_left_bytes",
+        "_loan",
         "_pending",
         "_phase",
         "_receivers",
@@ -113,6 +115,8 @@ class PythonRequestState:
         self._pending = None
         # Whose answer the application waits for.
         self._file: FileOffer | None = None
+        # The client's socket, if it was asked for.
+        self._loan: Loan | None = None
 
     def _take_usual(
         self, message: Message, names: dict[bytes, bytes], /

@@ -88,6 +88,12 @@ class Runtime(Protocol):
     def remove_reader(self, descriptor: int) -> None:
         """Call no more; does nothing if there is no reader."""
 
+    def add_writer(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Call whenever the descriptor is writable."""
+
+    def remove_writer(self, descriptor: int) -> None:
+        """Call no more; does nothing if there is no writer."""
+
 
 class LoopUnavailable(Exception):
     """The wanted loop can't be imported.

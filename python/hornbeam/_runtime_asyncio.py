@@ -134,3 +134,9 @@ class AsyncioRuntime:
 
     def remove_reader(self, descriptor: int) -> None:
         self._loop.remove_reader(descriptor)
+
+    def add_writer(self, descriptor: int, callback: Callable[[], None]) -> None:
+        self._context.copy().run(self._loop.add_writer, descriptor, callback)
+
+    def remove_writer(self, descriptor: int) -> None:
+        self._loop.remove_writer(descriptor)

@@ -63,6 +63,7 @@ class TrioRuntime:
     def __init__(self) -> None:
         self._context = contextvars.copy_context()
         self._readers: dict[int, Task] = {}
+        self._writers: dict[int, Task] = {}
         self._nursery: trio.Nursery
         self._token: trio.lowlevel.TrioToken
 
@@ -104,15 +105,37 @@ class TrioRuntime:
         return self.spawn(wait)
 
     def add_reader(self, descriptor: int, callback: Callable[[], None]) -> None:
-        async def watch() -> None:
-            while True:
-                await trio.lowlevel.wait_readable(descriptor)
-                callback()
-
-        self._readers[descriptor] = self.spawn(watch)
+        self._readers[descriptor] = self._watch(
+            trio.lowlevel.wait_readable, descriptor, callback
+        )
 
     def remove_reader(self, descriptor: int) -> None:
-        reader = self._readers.pop(descriptor, None)
+        _cancel(self._readers.pop(descriptor, None))
 
-        if reader is not None:
-            reader.cancel()
+    def add_writer(self, descriptor: int, callback: Callable[[], None]) -> None:
+        self._writers[descriptor] = self._watch(
+            trio.lowlevel.wait_writable, descriptor, callback
+        )
+
+    def remove_writer(self, descriptor: int) -> None:
+        _cancel(self._writers.pop(descriptor, None))
+
+    def _watch(
+        self,
+        wait: Callable[[int], Awaitable[None]],
+        descriptor: int,
+        callback: Callable[[], None],
+    ) -> Task:
+        async def watch() -> None:
+            while True:
+                await wait(descriptor)
+                callback()
+                # It may have been removed by that, and closed.
+                await trio.lowlevel.checkpoint_if_cancelled()
+
+        return self.spawn(watch)
+
+
+def _cancel(watcher: Task | None) -> None:
+    if watcher is not None:
+        watcher.cancel()

@@ -43,6 +43,8 @@ class Settings:
     worker_id: int = 1
     window_bytes: int = 65536
     """How much of a body may be under way without being taken, in each direction."""
+    send_timeout_s: float | None = 30.0
+    """How long a client may take nothing of a response; None: for ever."""
     websocket_drain: WebSocketDrain = "close"
     """Whether open WebSockets are closed at once when the worker is to end."""
 
@@ -136,5 +138,6 @@ _PARSERS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "server": ("server", _text),
     "worker_id": ("worker_id", _positive),
     "window_bytes": ("window", _positive),
+    "send_timeout_s": ("send_timeout", _timeout_s),
     "websocket_drain": ("websocket_drain", _one_of("close", "keep")),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NoReturn, cast
 
@@ -15,6 +16,7 @@ from hornbeam._channel import Channel
 from hornbeam._etf import CODEC
 from hornbeam._http import HttpSession
 from hornbeam._leaving import die_of
+from hornbeam._lending import Lending
 from hornbeam._lifespan import Lifespan, Phase
 from hornbeam._loader import LoadError, enter_directory, extend_path, load_app
 from hornbeam._loops import current_loop
@@ -121,6 +123,8 @@ class _Worker:
         self._watchdog = Watchdog(channel, self)
         self._scopes = ScopeFactory(settings.root_path)
         self._sessions: dict[int, Session | WsgiSession] = {}
+        # There if the node can lend sockets.
+        self._lending: Lending | None = None
         # There if the application is a WSGI one.
         self._wsgi: WsgiHost | None = None
         # Requests that were cancelled; those in threads may go on for ever.
@@ -139,6 +143,7 @@ class _Worker:
             protocol.ACK: self._handle_ack,
             protocol.OPENED: self._handle_opened,
             protocol.REFUSED: self._handle_refused,
+            protocol.KEPT: self._handle_kept,
             protocol.DISCONNECT: self._handle_disconnect,
             protocol.CANCEL: self._handle_cancel,
             protocol.PING: self._handle_ping,
@@ -178,12 +183,21 @@ class _Worker:
             self.app = cast("AsgiApp", loaded.call)
             lifespan = await self._start_lifespan()
 
+        facts = self._describe(loaded.worker_class, lifespan)
+
+        if self._wsgi is None:
+            self._offer_to_borrow(facts)
+
         _process.settle_collector()
-        self.post(protocol.ready(self._describe(loaded.worker_class, lifespan)))
+        self.post(protocol.ready(facts))
         self._watchdog.start()
         await self._shutdown_asked.wait()
         await self._end_requests()
         facts = await self._stop_lifespan()
+
+        if self._lending is not None:
+            self._lending.close()
+
         self._bridge.hooks.clear()
         self.post(protocol.stopped(facts))
         # That was the last message: what tasks still say that are left comes too late.
@@ -207,6 +221,24 @@ class _Worker:
             "worker_class": Atom(worker_class),
             "lifespan": Atom(lifespan),
         }
+
+    def _offer_to_borrow(self, facts: dict[str, object]) -> None:
+        lending = Lending(self.runtime, self._settings.send_timeout_s, self._take_loan)
+        name = lending.listen()
+
+        if name is not None:
+            facts["lending"] = name
+            self._lending = lending
+
+    def _take_loan(self, request_id: int, client: socket.socket | None) -> None:
+        session = self._sessions.get(request_id)
+
+        if isinstance(session, HttpSession) and session.take_loan(client):
+            return
+
+        # The client has gone meanwhile.
+        if client is not None and self._lending is not None:
+            self._lending.give_back(client)
 
     async def _start_lifespan(self) -> str:
         mode, timeout_s = self._settings.lifespan, self._settings.lifespan_timeout_s
@@ -323,6 +355,12 @@ class _Worker:
         return expected
 
     # For the sessions.
+
+    @property
+    def loans(self) -> Lending | None:
+        """What large bodies are sent by; None: the node lends no sockets."""
+        lending = self._lending
+        return lending if lending is not None and lending.is_open else None
 
     def log(self, level: LogLevel, text: str, request_id: int | None = None) -> None:
         """Write to the node's log."""
@@ -485,6 +523,12 @@ class _Worker:
 
         if session is not None:
             session.handle_refused(reason.name, size)
+
+    def _handle_kept(self, message: IncomingMessage) -> None:
+        session = self._sessions.get(cast("tuple[Atom, int]", message)[1])
+
+        if isinstance(session, HttpSession):
+            session.handle_kept()
 
     def _handle_disconnect(self, message: IncomingMessage) -> None:
         session = self._sessions.get(cast("tuple[Atom, int]", message)[1])

@@ -60,6 +60,8 @@
     via := hornbeam_proxy:via(),
     scheme := binary(),
     activity := activity(),
+    %% Whether a worker may write to the socket itself.
+    lends => true,
     %% Reads that Cowboy asks the socket for at once.
     active_n := pos_integer()
 }.

@@ -21,6 +21,7 @@
 -export([body/3]).
 -export([acknowledge/2]).
 -export([refuse_file/3]).
+-export([lend/3]).
 -export([take_file/1]).
 -export([started/1]).
 -export([answered/1]).
@@ -193,6 +194,17 @@ acknowledge(Bytes, Dispatch = #dispatch{worker = {_, _, Routes, _}, request_id =
 -spec refuse_file(Reason :: atom(), SizeBytes :: non_neg_integer(), dispatch()) -> ok.
 refuse_file(Reason, Size, Dispatch = #dispatch{request_id = Id}) ->
     tell({refused, Id, Reason, Size}, Dispatch).
+
+%% @doc The worker wants to borrow the client's socket. `kept': it does not get it, and is told so.
+-spec lend(inet:socket() | undefined, hornbeam_lender:lender(), dispatch()) -> lent | kept.
+lend(Socket, Lender, Dispatch = #dispatch{request_id = Id}) ->
+    case Socket =/= undefined andalso hornbeam_lender:lend(Id, Socket, Lender) of
+        lent ->
+            lent;
+        _ ->
+            ok = tell({kept, Id}, Dispatch),
+            kept
+    end.
 
 %% @doc The file is open: its worker has done its part, and the link ends.
 -spec take_file(dispatch()) -> dispatch().

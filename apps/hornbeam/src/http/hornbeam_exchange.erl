@@ -272,6 +272,12 @@ from_worker({file, _, {Status, Headers}, Path, Offset, Bytes},
     open_file(Head, hornbeam_file:open(Path, Offset, Bytes), Exchange);
 from_worker({file, _, undefined, Path, Offset, Bytes}, Exchange = #exchange{phase = started}) ->
     open_file(undefined, hornbeam_file:open(Path, Offset, Bytes), Exchange);
+from_worker({borrow, _, Lender}, Exchange = #exchange{phase = started}) ->
+    #exchange{request = Request, dispatch = Dispatch, response_body = Body} = Exchange,
+    Lent = hornbeam_response_body:lend(Lender, Request, Dispatch, Body),
+    {[], Exchange#exchange{response_body = Lent}};
+from_worker({written, _, Bytes}, Exchange = #exchange{phase = started, response_body = Body}) ->
+    carry_out(hornbeam_response_body:written(Bytes, Body), Exchange);
 from_worker({inform, _, Status, Headers}, Exchange = #exchange{phase = dispatched}) ->
     {[{inform, hornbeam_response:status(Status), hornbeam_response:trailers(Headers)}], Exchange};
 from_worker({credit, _, Bytes}, Exchange) ->

@@ -67,15 +67,21 @@
 %% @doc Serve a connection until its next request is one for Cowboy, which finds what has come in the
 %% mailbox, as if it came from the socket then.
 -spec serve(pid(), hornbeam_connection:context(), cowboy:opts()) -> unusual.
-serve(Parent, #{socket := Socket, transport := Transport, scheme := Scheme}, Opts) ->
+serve(Parent, Context, Opts) ->
+    #{socket := Socket, transport := Transport, scheme := Scheme} = Context,
     #{active_n := ActiveN, initial_stream_flow_size := Window, max_headers := MaxHeaders,
       max_request_line_length := LineSize, max_header_value_length := ValueSize} = Opts,
     State = #state{parent = Parent, socket = Socket, transport = Transport, scheme = Scheme,
-                   opts = maps:with([hornbeam, hornbeam_connection], Opts),
+                   opts = #{hornbeam => maps:get(hornbeam, Opts),
+                            hornbeam_connection => lending(Context)},
                    messages = Transport:messages(), active_n = ActiveN, window = Window,
                    max_headers = MaxHeaders, max_part_of_head = min(LineSize, ValueSize)},
     ok = read_once(State),
     loop(State).
+
+%% What goes out on another way can be counted here, and with TLS there is no other way.
+lending(Context = #{tls := undefined}) -> Context#{lends => true};
+lending(Context) -> Context.
 
 %% @doc Of a state that `sys' shows: whether a part of a head has come.
 -spec has_begun(term()) -> boolean().
@@ -204,6 +210,9 @@ command({headers, Status, Headers0}, State0 = #state{out = nothing, method = Met
     sent(hornbeam_http1_out:start(Status, Headers, Method, false), State);
 command({data, IsFin, Data}, State = #state{out = Out}) ->
     sent(hornbeam_http1_out:part(IsFin, Data, Out), State);
+%% By the worker, to whom the socket was lent.
+command({set_options, #{written := Bytes}}, State = #state{out = Out}) ->
+    sent(hornbeam_http1_out:written(Bytes, Out), State);
 command({trailers, Trailers}, State = #state{out = Out}) ->
     sent(hornbeam_http1_out:trailers(Trailers, false, Out), State);
 command({inform, Status, Headers}, State = #state{out = nothing}) ->

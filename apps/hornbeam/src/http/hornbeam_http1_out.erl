@@ -11,6 +11,7 @@
 -export([head/2]).
 -export([start/4]).
 -export([part/3]).
+-export([written/2]).
 -export([trailers/3]).
 
 -export_type([out/0]).
@@ -58,6 +59,8 @@ of_get(Code, Headers) ->
 
 %% @doc A part of the body. `too_large': it has more than was announced, and must not be sent.
 -spec part(cowboy_stream:fin(), iodata(), out()) -> {iodata(), out()} | too_large.
+part(fin, <<>>, {sized, 0}) ->
+    {[], complete};
 part(IsFin, Data, {sized, Left}) ->
     case Left - iolist_size(Data) of
         Rest when Rest < 0 -> too_large;
@@ -76,6 +79,11 @@ framed(Data, raw) -> Data;
 %% An empty chunk would be the last one.
 framed(<<>>, chunked) -> [];
 framed(Data, chunked) -> cow_http_te:chunk(Data).
+
+%% @doc So much of the body has gone out by another way. `too_large': more than was announced has.
+-spec written(Bytes :: non_neg_integer(), out()) -> {iodata(), out()} | too_large.
+written(Bytes, {sized, Left}) when Bytes =< Left -> {[], {sized, Left - Bytes}};
+written(_, _) -> too_large.
 
 %% @doc The end of the body with what the application has to say behind it, if the client takes that.
 -spec trailers(cowboy:http_headers(), TakesTrailers :: boolean(), out()) -> {iodata(), out()}.

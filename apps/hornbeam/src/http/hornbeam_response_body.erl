@@ -18,6 +18,8 @@
 -export([file/5]).
 -export([is_bodiless/1]).
 -export([data/5]).
+-export([lend/4]).
+-export([written/2]).
 -export([finish/3]).
 -export([sent/4]).
 -export([filled/2]).
@@ -35,6 +37,10 @@
     is_close_delimited = false :: boolean(),
     %% The response goes without one: HEAD, 204, 304.
     is_bodiless = false :: boolean(),
+    %% Its length was announced.
+    is_sized = false :: boolean(),
+    %% The worker writes it to the socket itself.
+    is_lent = false :: boolean(),
     %% Bytes written to the socket of which the source does not know yet.
     unacked = 0 :: non_neg_integer(),
     source = worker :: hornbeam_body_source:source(),
@@ -68,6 +74,7 @@ start(Status, Headers0, Request = #{version := Version, method := Method}, Body)
     IsBodiless = not hornbeam_response:has_body(Status, Method),
     {[head(IsBodiless, hornbeam_response:status(Status), Headers, Request)],
      Body#body{is_bodiless = IsBodiless,
+               is_sized = is_map_key(<<"content-length">>, Headers),
                is_close_delimited = is_close_delimited(Headers, Version)}}.
 
 %% On HTTP/2 the head ends a stream that has no body: Cowboy sends it so for HEAD in any case, and
@@ -145,6 +152,22 @@ data(nofin, Data, Request = #{server := #{window := Window}}, _, Body) ->
         false ->
             {go_on, [{data, nofin, Data}], Body#body{unacked = Unacked}}
     end.
+
+%% @doc The worker wants to write the rest itself. It may, where whoever frames the response can be
+%% told how much that was, and where nothing is between it and the socket.
+-spec lend(hornbeam_lender:lender(), request(), dispatch(), body()) -> body().
+lend(Lender, #{connection := Connection}, Dispatch, Body) ->
+    Body#body{is_lent = hornbeam_dispatch:lend(to_lend(Connection, Body), Lender, Dispatch) =:= lent}.
+
+to_lend(#{lends := true, socket := Socket}, #body{is_sized = true, is_bodiless = false}) -> Socket;
+to_lend(_, _) -> undefined.
+
+%% @doc It has written so much, and has let go of the socket.
+-spec written(Bytes :: non_neg_integer(), body()) -> step().
+written(Bytes, Body = #body{is_lent = true}) ->
+    {go_on, [{set_options, #{written => Bytes}}], Body#body{is_lent = false}};
+written(_, Body) ->
+    {cut, [], Body}.
 
 next_of(nofin) -> go_on;
 next_of(fin) -> finish.

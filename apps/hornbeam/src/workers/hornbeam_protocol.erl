@@ -56,7 +56,7 @@
   | {ending | closed, request_id(), close_code(), Reason :: binary()}
   | {body, request_id(), Data :: binary(), More :: boolean()}
   | {ack, request_id(), Bytes :: non_neg_integer()}
-  | {opened, request_id()}
+  | {opened | kept, request_id()}
   | {refused, request_id(), Reason :: atom(), SizeBytes :: non_neg_integer()}
   | {disconnect, request_id()}
   | {cancel, request_id()}
@@ -89,7 +89,8 @@
   | {file, request_id(), Head :: {Status :: 100..999, headers()} | undefined,
      Path :: binary(), Offset :: non_neg_integer(), Bytes :: non_neg_integer() | undefined}
   | {trailers, request_id(), headers()}
-  | {abort | done, request_id()}
+  | {abort | done | borrow, request_id()}
+  | {written, request_id(), Bytes :: non_neg_integer()}
   | {accept, request_id(), Subprotocol :: binary() | undefined, headers()}
   | {message, request_id(), text | binary, Data :: binary()}
   | {close, request_id(), close_code(), Reason :: binary()}
@@ -190,7 +191,7 @@ atoms() ->
     [app, message, traceback, type, loop, chdir, lifespan, timeout_ms, worker_class, request_id,
      status, window, path, key,
      location, requests,
-     os_pid, python, codec, c, uvloop, asyncio, trio, asgi, wsgi, started, unsupported, off,
+     os_pid, python, codec, c, uvloop, asyncio, trio, asgi, wsgi, lending, started, unsupported, off,
      complete, failed, undefined, true, false,
      app_not_found, app_import_failed, app_not_callable, loop_unavailable, chdir_failed,
      lifespan_unsupported, lifespan_failed, startup_timeout, worker_class_unsupported,
@@ -222,6 +223,8 @@ is_message({file, Id, {Status, Headers}, Path, Offset, Bytes}) ->
 is_message({credit, Id, Bytes}) -> is_integer(Id) andalso is_integer(Bytes) andalso Bytes >= 0;
 is_message({waiting, Id, Bytes}) -> is_integer(Id) andalso is_integer(Bytes) andalso Bytes >= 0;
 is_message({abort, Id}) -> is_integer(Id);
+is_message({borrow, Id}) -> is_integer(Id);
+is_message({written, Id, Bytes}) -> is_integer(Id) andalso is_size(Bytes);
 is_message({message, Id, Kind, Data}) ->
     is_integer(Id) andalso (Kind =:= text orelse Kind =:= binary) andalso is_binary(Data);
 is_message({accept, Id, Subprotocol, Headers}) ->

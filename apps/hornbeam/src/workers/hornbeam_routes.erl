@@ -26,6 +26,7 @@
 -export([done/2]).
 -export([detach/2]).
 -export([deliver/3]).
+-export([lend/3]).
 -export([finish/2]).
 -export([answer/2]).
 -export([return/2]).
@@ -114,6 +115,17 @@ deliver(Routes, Message, Window) ->
             mark(element(1, Message), State, Routes, Id),
             Pid ! {{Pid, StreamId}, Message},
             count_unacked(Routes, Id, window_bytes(Message), Window);
+        _ ->
+            ok
+    end.
+
+%% @doc The worker wants to borrow the client's socket: the stream may lend it.
+-spec lend(routes(), hornbeam_protocol:request_id(), hornbeam_lender:lender()) -> ok.
+lend(Routes, Id, Lender) ->
+    case lookup(Routes, Id) of
+        [{_, Pid, StreamId, _, _}] when is_pid(Pid) ->
+            Pid ! {{Pid, StreamId}, {borrow, Id, Lender}},
+            ok;
         _ ->
             ok
     end.

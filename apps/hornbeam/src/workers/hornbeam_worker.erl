@@ -73,7 +73,8 @@
     pulse :: hornbeam_worker_pulse:pulse(),
     places = hornbeam_worker_places:new() :: hornbeam_worker_places:places(),
     calls :: hornbeam_worker_calls:calls(),
-    offers :: hornbeam_worker_offers:offers()
+    offers :: hornbeam_worker_offers:offers(),
+    lender = none :: hornbeam_lender:lender()
 }).
 
 %% Time for the interpreter to start and the application to be imported, on top of
@@ -344,12 +345,16 @@ handle_message({ready, Facts = #{worker_class := Class}},
     hornbeam_pool:worker_ready(Pool, WorkerId, self(), State#state.writer, Class),
     ok = hornbeam_worker_sweep:start(Args),
     {ok, State#state{phase = ready, info = hornbeam_worker_info:ready(Facts, State#state.info),
-                     pulse = hornbeam_worker_pulse:start(State#state.pulse)}};
+                     pulse = hornbeam_worker_pulse:start(State#state.pulse),
+                     lender = hornbeam_lender:connect(maps:get(lending, Facts, undefined))}};
 handle_message({failed, Name, Facts}, #state{phase = starting}) ->
     {stop, {failed, Name, Facts}};
 handle_message({stopped, Facts}, State = #state{phase = stopping}) ->
     hornbeam_worker_log:stopped(Facts),
     ok = hornbeam_worker_stop:await_exit(),
+    {ok, State};
+handle_message({borrow, Id}, State = #state{args = #{routes := Routes}, lender = Lender}) ->
+    ok = hornbeam_routes:lend(Routes, Id, Lender),
     {ok, State};
 handle_message(Message, State = #state{args = #{routes := Routes, config := Config}})
         when is_integer(element(2, Message)) ->

@@ -32,7 +32,7 @@ os_pid(Port) ->
 -spec settings(hornbeam_worker:start_args()) -> map().
 settings(#{server := Server, worker_id := WorkerId, config := Config}) ->
     Given = maps:with([app, worker_class, pythonpath, chdir, lifespan, lifespan_timeout,
-                       root_path, loop, threads, window, websocket_drain], Config),
+                       root_path, loop, threads, window, send_timeout, websocket_drain], Config),
     Given#{server => atom_to_binary(Server), worker_id => WorkerId}.
 
 %% @doc Keep the pipe to the worker whole, so that a write to one that has just died does not fail. The
