@@ -13,7 +13,10 @@ HTTP/2, or because something waits to be written. Then the body goes the usual w
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import struct
+import termios
 import time
 from typing import Final, Protocol
 
@@ -30,6 +33,10 @@ BORROWING_PART_BYTES: Final = 16_384
 WRITE_BYTES: Final = 1_048_576
 """How much is written at once: others wait as long, some 100 µs."""
 
+TAKEN_BYTES: Final = 65_536
+"""What a client has to take in `send_timeout`, if there is so much."""
+
+_INT: Final = struct.Struct("i")
 # An application may have its signals as it likes; to write to a client that has left
 # must not end the worker.
 _FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -74,6 +81,7 @@ class Loan:
         "_client",
         "_host",
         "_is_watched",
+        "_taken_bytes",
         "_timer",
         "is_kept",
         "written_bytes",
@@ -93,8 +101,10 @@ class Loan:
         self.is_kept = False
         self.written_bytes = 0
         self._is_watched = False
-        # Since when the client takes nothing, by the monotonic clock.
+        # Since when there is no room, by the monotonic clock, and what the client had
+        # taken then.
         self._blocked_s: float | None = None
+        self._taken_bytes = 0
         self._timer: Timer | None = None
 
     @property
@@ -120,12 +130,13 @@ class Loan:
         Raises:
             OSError: the client has gone, or the node has ended the connection.
         """
-        assert self._client is not None
+        client = self._client
+        assert client is not None
 
         try:
-            written = self._client.send(body[:WRITE_BYTES], _FLAGS)
+            written = client.send(body[:WRITE_BYTES], _FLAGS)
         except BlockingIOError:
-            self._wait()
+            self._wait(client)
             return 0
 
         self.written_bytes += written
@@ -145,12 +156,13 @@ class Loan:
             self._unwatch(client)
             self._host.give_back(client)
 
-    def _wait(self) -> None:
+    def _wait(self, client: socket.socket) -> None:
         self._blocked_s = time.monotonic()
+        self._taken_bytes = self._count_taken(client)
 
-        if not self._is_watched and self._client is not None:
+        if not self._is_watched:
             self._is_watched = True
-            self._host.runtime.add_writer(self._client.fileno(), self._on_writable)
+            self._host.runtime.add_writer(client.fileno(), self._on_writable)
 
         if self._timer is None and self._host.send_timeout_s is not None:
             self._start_timer(self._host.send_timeout_s)
@@ -179,16 +191,33 @@ class Loan:
             self._host.runtime.remove_writer(client.fileno())
 
     def _on_time(self) -> None:
-        """Look at a deadline that has moved, as it does with all that is written."""
-        self._timer = None
-        timeout_s = self._host.send_timeout_s
+        """Look at a deadline that has moved, as it does with all that is written.
 
-        if self._blocked_s is None or timeout_s is None or self._borrower is None:
+        The system reports room when a third of its buffer is free, which is too much to
+        ask of a slow client where that is megabytes.
+        """
+        self._timer = None
+        client, timeout_s = self._client, self._host.send_timeout_s
+
+        if self._blocked_s is None or client is None or timeout_s is None:
             return
 
-        left_s = self._blocked_s + timeout_s - time.monotonic()
+        now_s = time.monotonic()
 
-        if left_s > 0:
-            self._start_timer(left_s)
-        else:
+        if now_s < self._blocked_s + timeout_s:
+            self._start_timer(self._blocked_s + timeout_s - now_s)
+            return
+
+        taken_bytes = self._count_taken(client)
+
+        if taken_bytes - self._taken_bytes >= TAKEN_BYTES:
+            self._blocked_s = now_s
+            self._taken_bytes = taken_bytes
+            self._start_timer(timeout_s)
+        elif self._borrower is not None:
             self._borrower.handle_stall()
+
+    def _count_taken(self, client: socket.socket) -> int:
+        """How much the client's system has acknowledged; TIOCOUTQ is the rest."""
+        queued = fcntl.ioctl(client.fileno(), termios.TIOCOUTQ, bytes(_INT.size))
+        return self.written_bytes - int(_INT.unpack(queued)[0])

@@ -290,6 +290,25 @@ def test_slow_client_is_not_cut(node: Node, name: str) -> None:
         assert incoming.finish().body == body_of(SIZE)
 
 
+def test_client_that_takes_little_is_not_cut(node: Node, name: str) -> None:
+    """Less in `send_timeout` than the third of its buffer that the system waits for."""
+    options = f"#{{send_timeout => {round(SEND_TIMEOUT_S * 1000)}}}"
+
+    with (
+        serving(node, "loans", options) as server,
+        Connection(server.url, receive_buffer=65536) as client,
+    ):
+        client.send(request(target=f"/sized/{name}?{SIZE},{SIZE}"))
+        incoming = client.start_response()
+        wait_until_lent(server, 1)
+
+        for step in range(1, 10):
+            time.sleep(SEND_TIMEOUT_S / 3)
+            incoming.read_until(100_000 * step)
+
+        assert incoming.finish().body == body_of(SIZE)
+
+
 def test_child_of_the_worker_holds_no_socket(server: Server, name: str) -> None:
     """The end of a connection is seen, though a fork was there when it was lent."""
     with Connection(server.url) as client:
