@@ -27,7 +27,8 @@ __all__ = ("Lending",)
 _ID: Final = struct.Struct(">Q")
 _CREDENTIALS: Final = struct.Struct("3i")
 # Room for what the node sends, one descriptor; the kernel closes what is beyond it.
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(array("i").itemsize)
+# Without what it would be padded with, which is room for another.
+_ANCILLARY_BYTES: Final = socket.CMSG_LEN(array("i").itemsize)
 
 
 class Taker(Protocol):
@@ -134,14 +135,17 @@ class Lending:
             except BlockingIOError:
                 return
             except OSError:
-                received = b""
+                received, ancillary = b"", []
+
+            client = _socket_of(ancillary)
 
             if len(received) != _ID.size:
                 # The node has gone, or there is no telling what comes next.
+                if client is not None:
+                    client.close()
+
                 self.close()
                 return
-
-            client = _socket_of(ancillary)
 
             if client is not None:
                 self.lent.add(client)
@@ -173,9 +177,21 @@ def _socket_of(ancillary: list[tuple[int, int, bytes]]) -> socket.socket | None:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors = array("i")
             descriptors.frombytes(payload)
-            # Of which family it is matters only to who asks for its addresses.
-            return socket.socket(
-                socket.AF_INET, socket.SOCK_STREAM, fileno=descriptors[0]
-            )
+            return _socket_with(descriptors[0])
 
     return None
+
+
+def _socket_with(descriptor: int) -> socket.socket | None:
+    try:
+        # Of which family it is matters only to who asks for its addresses.
+        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=descriptor)
+    except OSError:
+        # It is none.
+        os.close(descriptor)
+        return None
+
+    # The node has it so, and it is one for both. Here it says that send() never waits,
+    # not for what an application has set as the default timeout either.
+    client.setblocking(False)
+    return client
