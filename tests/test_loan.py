@@ -13,7 +13,7 @@ import pytest
 
 from hornbeam._asgi import ClientDisconnected, ContentLengthMismatch
 from hornbeam._http import HttpSession
-from hornbeam._loan import BORROW_BYTES, BORROWING_PART_BYTES
+from hornbeam._loan import BORROW_BYTES, BORROWING_PART_BYTES, WRITE_BYTES
 from step_runtime import Cancelled, Puppet, StepRuntime, StepTask
 from worker_support import body, start
 
@@ -125,6 +125,15 @@ class Lent(Puppet):
                 assert self.runtime.turn() or is_going, "nothing goes on"
 
         self.runtime.settle()
+        return bytes(received)
+
+    def receive_some(self) -> bytes:
+        """Let the client read what is there, and nothing go on."""
+        received = bytearray()
+
+        while select.select([self.client], [], [], 0)[0]:
+            received += self.client.recv(1 << 20)
+
         return bytes(received)
 
     def fill(self) -> None:
@@ -329,6 +338,69 @@ def test_more_than_announced(lent: Lent) -> None:
         lent.client.recv(1)
 
 
+def test_file_behind_what_was_written(lent: Lent) -> None:
+    """The node writes that, and counts on from there: it gets the socket back before."""
+    lent.begin(2 * HALF)
+    lent.part(body_of(HALF), more_body=True)
+    lent.lend()
+    lent.receive_all(HALF)
+    lent.send({"type": "http.response.pathsend", "path": "/srv/f"})
+    assert lent.sent[2:] == [("written", HALF), ("file", None, b"/srv/f", 0, HALF)]
+    assert lent.lender.given_back == 1
+
+
+def test_file_behind_what_waits_to_be_written(lent: Lent) -> None:
+    lent.begin(2 * HALF)
+    lent.part(body_of(HALF), more_body=True)
+    lent.send({"type": "http.response.pathsend", "path": "/srv/f"})
+    lent.lend()
+    lent.receive_all(HALF)
+    assert lent.sent[2:] == [("written", HALF), ("file", None, b"/srv/f", 0, HALF)]
+
+
+def test_file_behind_what_was_kept(lent: Lent) -> None:
+    """What was not lent is not given back."""
+    lent.begin(SIZE)
+    lent.part(body_of(BORROW_BYTES), more_body=True)
+    lent.http.handle_kept()
+    lent.http.acknowledge(WINDOW)
+    lent.http.acknowledge(WINDOW)
+    lent.runtime.settle()
+    lent.send({"type": "http.response.pathsend", "path": "/srv/f"})
+    assert "written" not in lent.kinds
+    assert lent.kinds[-1] == "file"
+
+
+# Turns of the event loop.
+
+
+def test_others_have_their_turn(lent: Lent) -> None:
+    """A client that reads as fast as the worker writes does not hold up the others."""
+    lent.begin(16 * WRITE_BYTES)
+    task = lent.part(body_of(16 * WRITE_BYTES))
+    received = bytearray()
+    writes = []
+    write = lent.here.dup()
+
+    class Eager(socket.socket):
+        """One whose client takes all at once."""
+
+        def send(self, data: Any, flags: int = 0, /) -> int:
+            writes.append(len(data))
+            received.extend(data)
+            return len(data)
+
+    lent.http.take_loan(Eager(fileno=write.detach()))
+    turns = 1
+
+    while not task.done():
+        assert sum(writes) <= turns * WRITE_BYTES
+        assert lent.runtime.turn()
+        turns += 1
+
+    assert received == body_of(16 * WRITE_BYTES)
+
+
 # What can go wrong with it.
 
 
@@ -507,6 +579,42 @@ def test_timer_of_a_client_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None
     assert not task.done()
     assert lent.receive_all(SIZE) == body_of(2 * SIZE)[SIZE:]
     assert all(timer.is_cancelled for timer in lent.runtime.timers)
+    lent.close()
+
+
+def test_other_part_moves_no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's time is over, though the application has more for it."""
+    lent = make()
+    now_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    lent.begin(SIZE + 10)
+    lent.part(body_of(SIZE), more_body=True)
+    lent.lend()
+    lent.fill()
+
+    for _ in range(3):
+        now_s += TIMEOUT_S / 2
+        lent.part(b"x", more_body=True)
+        lent.expire()
+        lent.runtime.settle()
+
+    assert lent.kinds[2:] == ["written", "abort"]
+    lent.close()
+
+
+def test_time_in_which_nobody_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop was blocked, and has taken up the timer first."""
+    lent = make()
+    now_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    lent.begin()
+    lent.part(body_of(SIZE))
+    lent.lend()
+    lent.fill()
+    received = lent.receive_some()
+    now_s += 2 * TIMEOUT_S
+    lent.expire()
+    assert received + lent.receive_all(SIZE - len(received)) == body_of(SIZE)
     lent.close()
 
 

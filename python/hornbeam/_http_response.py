@@ -560,7 +560,8 @@ class ResponseSide(RequestState):
             part = pending[0]
 
             if part.rest:
-                if not self._has_turn():
+                # No window holds back who has spent the budget.
+                if pacer.left_bytes <= 0:
                     pacer.wait(self)
                     return
 
@@ -614,6 +615,10 @@ class ResponseSide(RequestState):
             self._check_file_may_come()
 
         self._check_connected()
+
+        if self._loan is not None and self._loan.is_here:
+            self._end_loan(self._loan)
+
         waiter = self._response_host.runtime.create_waiter()
         offer = self._file = FileOffer(path, self._left_bytes, waiter)
         # Whether the head has gone: it may have while others were waited for.

@@ -14,6 +14,7 @@ HTTP/2, or because something waits to be written. Then the body goes the usual w
 from __future__ import annotations
 
 import fcntl
+import select
 import socket
 import struct
 import termios
@@ -139,6 +140,7 @@ class Loan:
             self._wait(client)
             return 0
 
+        self._blocked_s = None
         self.written_bytes += written
         return written
 
@@ -157,8 +159,9 @@ class Loan:
             self._host.give_back(client)
 
     def _wait(self, client: socket.socket) -> None:
-        self._blocked_s = time.monotonic()
-        self._taken_bytes = self._count_taken(client)
+        if self._blocked_s is None:
+            self._blocked_s = time.monotonic()
+            self._taken_bytes = self._count_taken(client)
 
         if not self._is_watched:
             self._is_watched = True
@@ -208,6 +211,11 @@ class Loan:
             self._start_timer(self._blocked_s + timeout_s - now_s)
             return
 
+        if _has_room(client):
+            # It was the loop that took so long, and what waits is written next.
+            self._blocked_s = None
+            return
+
         taken_bytes = self._count_taken(client)
 
         if taken_bytes - self._taken_bytes >= TAKEN_BYTES:
@@ -221,3 +229,9 @@ class Loan:
         """How much the client's system has acknowledged; TIOCOUTQ is the rest."""
         queued = fcntl.ioctl(client.fileno(), termios.TIOCOUTQ, bytes(_INT.size))
         return self.written_bytes - int(_INT.unpack(queued)[0])
+
+
+def _has_room(client: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(client, select.POLLOUT)
+    return bool(poll.poll(0))
