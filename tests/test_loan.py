@@ -339,7 +339,7 @@ def test_more_than_announced(lent: Lent) -> None:
 
 
 def test_file_behind_what_was_written(lent: Lent) -> None:
-    """The node writes that, and counts on from there: it gets the socket back before."""
+    """The node counts on from there: it gets the socket back before."""
     lent.begin(2 * HALF)
     lent.part(body_of(HALF), more_body=True)
     lent.lend()

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -203,6 +204,71 @@ def test_reader(loop: str) -> None:
         os.close(write)
 
     run(test, loop)
+
+
+@on_each_loop
+def test_writer(loop: str) -> None:
+    async def test(runtime: Runtime) -> None:
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        calls = 0
+
+        def on_writable() -> None:
+            nonlocal calls
+            calls += 1
+
+            if calls == 2:
+                runtime.remove_writer(write)
+
+        runtime.add_writer(write, on_writable)
+        await until(runtime, lambda: calls == 2)
+        await pass_turns(runtime)
+        assert calls == 2
+
+        fill(write)
+        runtime.add_writer(write, on_writable)
+        await pass_turns(runtime)
+        assert calls == 2
+        os.read(read, 1 << 20)
+        await until(runtime, lambda: calls > 2)
+        runtime.remove_writer(write)
+        runtime.remove_writer(write)
+        os.close(read)
+        os.close(write)
+
+    run(test, loop)
+
+
+@on_each_loop
+def test_writers_one_after_the_other(loop: str) -> None:
+    """A descriptor may be closed, and its number another's, before the loop turns."""
+
+    async def test(runtime: Runtime) -> None:
+        for _ in range(20):
+            read, write = os.pipe()
+            fill(write)
+            calls: list[str] = []
+            runtime.add_writer(write, partial(calls.append, "first"))
+            runtime.remove_writer(write)
+            runtime.add_writer(write, partial(calls.append, "second"))
+            await pass_turns(runtime, 2)
+            assert not calls
+            os.read(read, 1 << 20)
+            await until(runtime, lambda calls=calls: bool(calls))
+            runtime.remove_writer(write)
+            assert set(calls) == {"second"}
+            os.close(read)
+            os.close(write)
+
+    run(test, loop)
+
+
+def fill(write: int) -> None:
+    os.set_blocking(write, False)
+
+    with suppress(BlockingIOError):
+        while True:
+            os.write(write, bytes(65536))
 
 
 @on_each_loop

@@ -128,10 +128,11 @@ class TrioRuntime:
     ) -> Task:
         async def watch() -> None:
             while True:
+                # It may have been removed meanwhile, and closed: then its number may be
+                # that of another, for which another task waits.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 await wait(descriptor)
                 callback()
-                # It may have been removed by that, and closed.
-                await trio.lowlevel.checkpoint_if_cancelled()
 
         return self.spawn(watch)
 
