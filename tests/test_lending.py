@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 NOBODY = 65534
+SO_COOKIE = 57
 
 Taken = list[tuple[int, socket.socket | None]]
 
@@ -75,8 +76,10 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield client, here
 
 
-def request_id(number: int) -> bytes:
-    return struct.pack(">Q", number)
+def message(number: int, client: socket.socket) -> bytes:
+    """A request's id, with what says which socket is meant."""
+    cookie = client.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
+    return struct.pack(">Q", number) + cookie
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -89,7 +92,7 @@ def test_arrives(loop: str) -> None:
         await node.connect()
 
         with pair() as (client, here):
-            node.pass_on(request_id(1 << 40), here)
+            node.pass_on(message(1 << 40, here), here)
             await node.await_taken(1)
             [(number, lent)] = node.taken
             assert number == 1 << 40
@@ -117,7 +120,7 @@ def test_many_at_once() -> None:
         pairs = [socket.socketpair() for _ in range(20)]
 
         for number, (_, here) in enumerate(pairs):
-            node.pass_on(request_id(number), here)
+            node.pass_on(message(number, here), here)
 
         await node.await_taken(20)
 
@@ -163,7 +166,7 @@ def test_one_node() -> None:
     run(test)
 
 
-@pytest.mark.parametrize("length", [1, 7])
+@pytest.mark.parametrize("length", [1, 8, 15])
 def test_short_message(length: int) -> None:
     """There is no telling what comes next; what came with it does not stay."""
 
@@ -187,9 +190,29 @@ def test_without_a_descriptor() -> None:
     async def test(runtime: Runtime) -> None:
         node = Node(runtime)
         await node.connect()
-        node.pass_on(request_id(7))
+        node.pass_on(bytes(16))
         await node.await_taken(1)
-        assert node.taken == [(7, None)]
+        assert node.taken == [(0, None)]
+        node.close()
+
+    run(test)
+
+
+def test_another_socket_than_was_meant() -> None:
+    """Of a client that has nothing to do with the request: it must not get a byte."""
+
+    async def test(runtime: Runtime) -> None:
+        node = Node(runtime)
+        await node.connect()
+
+        with pair() as (_, meant), pair() as (stranger, there):
+            node.pass_on(message(7, meant), there)
+            await node.await_taken(1)
+            assert node.taken == [(7, None)]
+            assert not node.lending.lent
+            there.close()
+            assert stranger.recv(1) == b""
+
         node.close()
 
     run(test)
@@ -203,7 +226,7 @@ def test_too_many_descriptors() -> None:
         await node.connect()
 
         with pair() as (client, here), pair() as (second, there):
-            node.pass_on(request_id(7), here, there)
+            node.pass_on(message(7, here), here, there)
             await node.await_taken(1)
             here.close()
             there.close()
@@ -232,13 +255,13 @@ def test_no_place_for_descriptors() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
 
             try:
-                node.pass_on(request_id(7), here)
+                node.pass_on(message(7, here), here)
                 await node.await_taken(1)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
             assert node.taken == [(7, None)]
-            node.pass_on(request_id(8), here)
+            node.pass_on(message(8, here), here)
             await node.await_taken(2)
             assert node.taken[1][1] is not None
             node.close()
@@ -255,7 +278,7 @@ def test_node_that_goes(loop: str) -> None:
         await node.connect()
 
         with pair() as (client, here):
-            node.pass_on(request_id(7), here)
+            node.pass_on(message(7, here), here)
             await node.await_taken(1)
             node.socket.close()
             await until(runtime, lambda: not node.lending.is_open)
@@ -278,10 +301,10 @@ def test_what_is_no_socket() -> None:
         read, write = os.pipe()
         rights = array("i", [write])
         node.socket.sendmsg(
-            [request_id(7)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+            [bytes(16)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
         )
         await node.await_taken(1)
-        assert node.taken == [(7, None)]
+        assert node.taken == [(0, None)]
         os.close(write)
         assert os.read(read, 1) == b""
         os.close(read)
@@ -303,7 +326,7 @@ def test_default_timeout_of_sockets(timeout_s: float | None) -> None:
 
             with pair() as (_, here):
                 here.setblocking(False)
-                node.pass_on(request_id(7), here)
+                node.pass_on(message(7, here), here)
                 await node.await_taken(1)
                 _, lent = node.taken[0]
                 assert lent is not None
@@ -341,7 +364,7 @@ def test_fork() -> None:
         await node.connect()
 
         with pair() as (_, here):
-            node.pass_on(request_id(7), here)
+            node.pass_on(message(7, here), here)
             await node.await_taken(1)
             _, lent = node.taken[0]
             assert lent is not None
@@ -385,7 +408,7 @@ def test_foreign_user() -> None:
         await node.connect()
 
         with pair() as (_, here):
-            node.pass_on(request_id(7), here)
+            node.pass_on(message(7, here), here)
             await node.await_taken(1)
 
         node.close()

@@ -254,7 +254,7 @@ def test_writers_one_after_the_other(loop: str) -> None:
             await pass_turns(runtime, 2)
             assert not calls
             os.read(read, 1 << 20)
-            await until(runtime, lambda calls=calls: bool(calls))
+            await until(runtime, partial(bool, calls))
             runtime.remove_writer(write)
             assert set(calls) == {"second"}
             os.close(read)

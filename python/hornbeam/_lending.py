@@ -3,7 +3,10 @@
 
 A descriptor can't come through a pipe, so there is a Unix socket beside it (`unix(7)`,
 SCM_RIGHTS): this worker listens under an abstract name, says so in `ready`, and the
-node connects. Each message on it is the id of a request, 8 bytes, with one descriptor.
+node connects. Each message on it is the id of a request and the cookie of a socket, 8
+bytes each, with one descriptor. By the cookie (`SO_COOKIE`) that is known for the right
+one: the node may have closed its own a moment before, for a client that has left, and
+have given another the number.
 
 Only on Linux, which has abstract names: nothing of them is left when a worker is
 killed. Elsewhere nothing is lent, and all goes through the pipe.
@@ -24,7 +27,9 @@ from hornbeam._runtime import Runtime
 
 __all__ = ("Lending",)
 
-_ID: Final = struct.Struct(">Q")
+_MESSAGE: Final = struct.Struct(">Q8s")
+_SO_COOKIE: Final = 57
+_COOKIE_BYTES: Final = 8
 _CREDENTIALS: Final = struct.Struct("3i")
 # Room for what the node sends, one descriptor; the kernel closes what is beyond it.
 # Without what it would be padded with, which is room for another.
@@ -37,7 +42,8 @@ class Taker(Protocol):
     def __call__(self, request_id: int, client: socket.socket | None, /) -> None:
         """Take the socket of that request's client, and the duty to give it back.
 
-        None: this process has too many descriptors to get one more.
+        None: this process has too many descriptors to get one more, or the node had
+        closed it.
         """
 
 
@@ -130,7 +136,7 @@ class Lending:
         while self._channel is not None:
             try:
                 received, ancillary, _, _ = self._channel.recvmsg(
-                    _ID.size, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+                    _MESSAGE.size, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return
@@ -139,7 +145,7 @@ class Lending:
 
             client = _socket_of(ancillary)
 
-            if len(received) != _ID.size:
+            if len(received) != _MESSAGE.size:
                 # The node has gone, or there is no telling what comes next.
                 if client is not None:
                     client.close()
@@ -147,10 +153,16 @@ class Lending:
                 self.close()
                 return
 
+            request_id, cookie = _MESSAGE.unpack(received)
+
+            if client is not None and _cookie_of(client) != cookie:
+                client.close()
+                client = None
+
             if client is not None:
                 self.lent.add(client)
 
-            self._take(_ID.unpack(received)[0], client)
+            self._take(request_id, client)
 
     def _abandon(self) -> None:
         """In a child that was forked: a client would not see its connection end."""
@@ -170,6 +182,10 @@ def _is_of_same_user(channel: socket.socket) -> bool:
     )
     # Root may do what it likes in any case, and an application may have given that up.
     return _CREDENTIALS.unpack(credentials)[1] in (0, os.geteuid())
+
+
+def _cookie_of(client: socket.socket) -> bytes:
+    return client.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, _COOKIE_BYTES)
 
 
 def _socket_of(ancillary: list[tuple[int, int, bytes]]) -> socket.socket | None:

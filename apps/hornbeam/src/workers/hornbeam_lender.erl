@@ -20,6 +20,10 @@
 
 %% What the system has room for (unix(7)).
 -define(MAX_NAME_BYTES, 107).
+%% Linux: a number of the socket that no other one has ever had.
+-define(SOL_SOCKET, 1).
+-define(SO_COOKIE, 57).
+-define(COOKIE_BYTES, 8).
 
 %% @doc Connect to the socket that a worker takes descriptors from, under the name that it has given.
 %% `none': it has none, or does not take connections.
@@ -49,15 +53,25 @@ lend(_, _, none) ->
     kept;
 lend(Id, Socket, Lender) ->
     case inet:getstat(Socket, [send_pend]) of
-        {ok, [{send_pend, 0}]} -> pass(Id, inet:getfd(Socket), Lender);
+        {ok, [{send_pend, 0}]} -> pass(Id, cookie(Socket), inet:getfd(Socket), Lender);
         _ -> kept
     end.
 
-pass(Id, {ok, Descriptor}, Lender) ->
+pass(Id, {ok, Cookie}, {ok, Descriptor}, Lender) ->
     Rights = #{level => socket, type => rights, data => <<Descriptor:32/native>>},
-    case socket:sendmsg(Lender, #{iov => [<<Id:64>>], ctrl => [Rights]}, [], 0) of
+    case socket:sendmsg(Lender, #{iov => [<<Id:64, Cookie/binary>>], ctrl => [Rights]}, [], 0) of
         ok -> lent;
         _ -> kept
     end;
-pass(_, {error, _}, _) ->
+pass(_, _, _, _) ->
     kept.
+
+%% When the client leaves, the port closes the descriptor by itself, and its number may be that of
+%% another client's socket before it is passed on. So the worker is told by what it knows the right one.
+cookie(Socket) ->
+    case inet:getopts(Socket, [{raw, ?SOL_SOCKET, ?SO_COOKIE, ?COOKIE_BYTES}]) of
+        {ok, [{raw, ?SOL_SOCKET, ?SO_COOKIE, Cookie}]} when byte_size(Cookie) =:= ?COOKIE_BYTES ->
+            {ok, Cookie};
+        _ ->
+            unknown
+    end.
