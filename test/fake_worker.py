@@ -19,6 +19,7 @@ import math
 import os
 import select
 import signal
+import socket
 import struct
 import sys
 import time
@@ -177,6 +178,9 @@ class Request:
         self.more = more
         self.received = len(body)
         self.unacked_bytes = 0
+        # How often it was refused its client's socket, and which that is.
+        self.kept = 0
+        self.client = -1
 
     def number(self, name: str, default: int = 0) -> int:
         return int(self.query.get(name, default))
@@ -236,6 +240,9 @@ class Worker:
         self.kept: dict[int, tuple[bytes, bool]] = {}
         # Of the bodies that it gives back.
         self.lost_bytes = 0
+        # Where the sockets of clients come from.
+        self.listener: Any = None
+        self.lender: Any = None
 
     # Output
 
@@ -408,6 +415,23 @@ class Worker:
         if not request.stays():
             self.steps.pop(request_id, None)
             self.finish(request)
+
+    def on_kept(self, request_id: int) -> None:
+        request = self.requests.get(request_id)
+        if request is not None:
+            request.kept += 1
+
+    def may_take(self) -> bool:
+        """A client's socket has come, or the node is about to connect."""
+        if self.lender is None and select.select([self.listener], [], [], 0)[0]:
+            self.lender, _ = self.listener.accept()
+
+        return bool(self.lender and select.select([self.lender], [], [], 0)[0])
+
+    def take(self, request: Request) -> None:
+        message, descriptors, _, _ = socket.recv_fds(self.lender, 16, 1)
+        assert int.from_bytes(message[:8], "big") == request.id
+        (request.client,) = descriptors
 
     def on_reply(self, call_id: int, *outcome: Any) -> None:
         self.replies[call_id] = outcome
@@ -711,6 +735,40 @@ def say(worker: Worker, request: Request) -> Steps:
     yield lambda: False
 
 
+def lend(worker: Worker, request: Request) -> Steps:
+    """What is done with the client's socket, sensible or not, in that order."""
+    for word in request.query["do"].split(","):
+        what, _, number = word.partition(":")
+        size = int(number or 0)
+        if what == "start":
+            length = [(b"content-length", b"%d" % size)] if number else []
+            worker.send("start", request.id, 200, length, b"")
+        elif what in ("data", "last"):
+            worker.send(what, request.id, b"d" * size)
+        elif what == "written":
+            worker.send("written", request.id, size)
+        elif what == "borrow":
+            for _ in range(size or 1):
+                worker.send("borrow", request.id + request.number("other"))
+        elif what == "take":
+            worker.flush()
+            yield worker.may_take
+            worker.take(request)
+        elif what == "write":
+            os.write(request.client, b"w" * size)
+        elif what == "give":
+            os.close(request.client)
+            worker.send("written", request.id, size)
+        elif what == "kept":
+            yield lambda count=size or 1: request.kept >= count
+        elif what == "until":
+            yield request.released
+        elif what == "done":
+            worker.finish(request)
+
+    yield lambda: False
+
+
 def garbage(worker: Worker, request: Request) -> Steps:
     worker.flush()
     worker.write_raw(bytes.fromhex(request.query["hex"]))
@@ -801,6 +859,7 @@ ROUTES: dict[str, Callable[[Worker, Request], Steps]] = {
     "/huge": huge,
     "/ignore": ignore,
     "/inform": inform,
+    "/lend": lend,
     "/log": log,
     "/overrun": overrun,
     "/say": say,
@@ -1016,8 +1075,28 @@ def ready(worker: Worker) -> None:
             Atom("loop"): Atom("asyncio"),
             Atom("worker_class"): Atom(worker_class),
             Atom("lifespan"): Atom("off"),
+            **lending(worker),
         },
     )
+
+
+def lending(worker: Worker) -> dict[Atom, Any]:
+    """Where it takes sockets, if it does; or what nobody can connect to, as hex."""
+    kind = os.environ.get("FAKE_LENDING", "")
+    if not kind:
+        return {}
+
+    if kind == "number":
+        return {Atom("lending"): 7}
+
+    if kind != "listens":
+        return {Atom("lending"): bytes.fromhex(kind)}
+
+    name = f"\0fake-{os.getpid()}".encode()
+    worker.listener = socket.socket(socket.AF_UNIX)
+    worker.listener.bind(name)
+    worker.listener.listen(1)
+    return {Atom("lending"): name}
 
 
 def ready_when_told(worker: Worker) -> None:

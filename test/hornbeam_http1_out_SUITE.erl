@@ -8,13 +8,14 @@
 -export([how_a_body_goes_on/1]).
 -export([chunked/1]).
 -export([of_announced_length/1]).
+-export([written_by_another/1]).
 -export([without_a_body/1]).
 -export([trailers/1]).
 
 -define(LENGTH, #{<<"content-length">> => <<"5">>}).
 
 all() ->
-    [heads, how_a_body_goes_on, chunked, of_announced_length, without_a_body, trailers].
+    [heads, how_a_body_goes_on, chunked, of_announced_length, written_by_another, without_a_body, trailers].
 
 %% Each cookie has a line of its own.
 heads(_) ->
@@ -57,6 +58,17 @@ of_announced_length(_) ->
     ?assertEqual([{<<"he">>, {sized, 3}}], parts([{fin, <<"he">>}], {sized, 5})),
     ?assertEqual(too_large, hornbeam_http1_out:part(nofin, <<"hello!">>, {sized, 5})),
     ?assertEqual(too_large, hornbeam_http1_out:part(fin, <<"x">>, {sized, 0})).
+
+%% It counts, and nothing of it is sent.
+written_by_another(_) ->
+    ?assertEqual({[], {sized, 2}}, hornbeam_http1_out:written(3, {sized, 5})),
+    ?assertEqual({[], {sized, 5}}, hornbeam_http1_out:written(0, {sized, 5})),
+    {[], Out} = hornbeam_http1_out:written(5, {sized, 5}),
+    ?assertEqual({[], complete}, hornbeam_http1_out:part(fin, <<>>, Out)),
+    [
+        ?assertEqual({Out1, too_large}, {Out1, hornbeam_http1_out:written(6, Out1)})
+     || Out1 <- [{sized, 5}, {sized, 0}, chunked, bodiless, raw, nothing, complete]
+    ].
 
 %% What there is of it is not sent.
 without_a_body(_) ->
