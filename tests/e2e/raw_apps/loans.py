@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+from pathlib import Path
 
 from e2e.raw_apps.toolbox import (
     Receive,
@@ -146,3 +147,43 @@ async def blocked(scope: Scope, receive: Receive, send: Send) -> None:
     gate(rest_of_path(scope)).open()
     await asyncio.sleep(0)
     sum(range(1 << 34))
+
+
+@application.add
+async def small_first(scope: Scope, receive: Receive, send: Send) -> None:
+    """/small-first/NAME?SIZE,PART: a body that begins with parts of a few bytes."""
+    size, part = map(int, scope["query_string"].split(b","))
+    body = body_of(size)
+    await start(send, headers=[(b"content-length", b"%d" % size)])
+    half = size // 2
+
+    for begin in range(0, half, part):
+        await send_part(send, body[begin : min(begin + part, half)])
+
+    await end(send, body[half:])
+
+
+@application.add
+async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+    """/answered/first?SIZE answers before it reads its body, /answered/last after."""
+    body = body_of(int(scope["query_string"]))
+    is_first = rest_of_path(scope) == "first"
+
+    if is_first:
+        await respond(send, body)
+
+    while (await receive()).get("more_body"):
+        pass
+
+    if not is_first:
+        await respond(send, body)
+
+
+@application.add
+async def file_behind(scope: Scope, receive: Receive, send: Send) -> None:
+    """/file-behind/NAME?SIZE: so much, and then this file."""
+    size = int(scope["query_string"])
+    length = size + Path(__file__).stat().st_size
+    await start(send, headers=[(b"content-length", b"%d" % length)])
+    await send_part(send, body_of(size))
+    await send({"type": "http.response.pathsend", "path": __file__})
