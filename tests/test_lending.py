@@ -269,6 +269,52 @@ def test_no_place_for_descriptors() -> None:
     run(test)
 
 
+def test_more_than_half_of_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application needs some, and clients may be slow."""
+
+    async def test(runtime: Runtime) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(resource, "getrlimit", lambda _: (6, 6))
+            node = Node(runtime)
+
+        await node.connect()
+
+        with pair() as (_, here):
+            for number in range(5):
+                node.pass_on(message(number, here), here)
+
+            await node.await_taken(5)
+            is_lent = [client is not None for _, client in node.taken]
+            assert is_lent == [True, True, True, False, False]
+            node.lending.give_back(next(iter(node.lending.lent)))
+            node.pass_on(message(5, here), here)
+            await node.await_taken(6)
+            assert node.taken[5][1] is not None
+
+        node.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("limit", [resource.RLIM_INFINITY, 1 << 40])
+def test_as_many_as_there_are(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    async def test(runtime: Runtime) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+            node = Node(runtime)
+
+        await node.connect()
+
+        with pair() as (_, here):
+            node.pass_on(message(1, here), here)
+            await node.await_taken(1)
+            assert node.lending.lent
+
+        node.close()
+
+    run(test)
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_node_that_goes(loop: str) -> None:
     """What has been lent stays, nothing more comes."""

@@ -15,6 +15,7 @@ killed. Elsewhere nothing is lent, and all goes through the pipe.
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import socket
 import struct
@@ -42,8 +43,8 @@ class Taker(Protocol):
     def __call__(self, request_id: int, client: socket.socket | None, /) -> None:
         """Take the socket of that request's client, and the duty to give it back.
 
-        None: this process has too many descriptors to get one more, or the node had
-        closed it.
+        None: this process has too many of them to get one more, or the node had closed
+        it.
         """
 
 
@@ -56,7 +57,15 @@ class Lending:
         take: called in the loop's thread.
     """
 
-    __slots__ = ("_channel", "_listener", "_take", "lent", "runtime", "send_timeout_s")
+    __slots__ = (
+        "_channel",
+        "_listener",
+        "_most_lent",
+        "_take",
+        "lent",
+        "runtime",
+        "send_timeout_s",
+    )
 
     lent: set[socket.socket]
     """Those that are here and not given back."""
@@ -69,6 +78,8 @@ class Lending:
         self._take = take
         self._listener: socket.socket | None = None
         self._channel: socket.socket | None = None
+        # The others are the application's, for files and connections of its own.
+        self._most_lent = _most_descriptors() // 2
         self.lent = set()
 
     def listen(self) -> bytes | None:
@@ -155,7 +166,7 @@ class Lending:
 
             request_id, cookie = _MESSAGE.unpack(received)
 
-            if client is not None and _cookie_of(client) != cookie:
+            if client is not None and not self._may_stay(client, cookie):
                 client.close()
                 client = None
 
@@ -163,6 +174,9 @@ class Lending:
                 self.lent.add(client)
 
             self._take(request_id, client)
+
+    def _may_stay(self, client: socket.socket, cookie: bytes) -> bool:
+        return len(self.lent) < self._most_lent and _cookie_of(client) == cookie
 
     def _abandon(self) -> None:
         """In a child that was forked: a client would not see its connection end."""
@@ -174,6 +188,11 @@ class Lending:
 
         while self.lent:
             self.lent.pop().close()
+
+
+def _most_descriptors() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def _is_of_same_user(channel: socket.socket) -> bool:

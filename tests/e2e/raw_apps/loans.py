@@ -26,6 +26,8 @@ application = Routes()
 PATTERN = bytes(range(251))
 """Its length is no divisor of anything: a part that is lost or doubled shows."""
 
+FILE_SIZE = Path(__file__).stat().st_size
+
 _errors: dict[str, str] = {}
 _children: dict[str, tuple[int, int]] = {}
 
@@ -183,7 +185,7 @@ async def answered(scope: Scope, receive: Receive, send: Send) -> None:
 async def file_behind(scope: Scope, receive: Receive, send: Send) -> None:
     """/file-behind/NAME?SIZE: so much, and then this file."""
     size = int(scope["query_string"])
-    length = size + Path(__file__).stat().st_size
+    length = size + FILE_SIZE
     await start(send, headers=[(b"content-length", b"%d" % length)])
     await send_part(send, body_of(size))
     await send({"type": "http.response.pathsend", "path": __file__})
