@@ -206,6 +206,22 @@ def test_unusual_requests_behind_it(server: Server, name: str) -> None:
             assert client.read_response().body == body_of(300_000)
 
 
+def test_websocket_behind_it(server: Server, name: str) -> None:
+    """It is answered when the body is there; the application has none."""
+    upgrade = [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="),
+    ]
+
+    with Connection(server.url) as client:
+        incoming = borrow(server, client, name)
+        client.send(request(target="/ws", headers=upgrade))
+        assert incoming.finish().body == body_of(SIZE)
+        assert client.read_response().status in (403, 500)
+
+
 @pytest.mark.parametrize("when", ["first", "last"])
 @pytest.mark.parametrize("body_size", [10, 50_000, 300_000])
 def test_request_with_a_body(server: Server, when: str, body_size: int) -> None:
