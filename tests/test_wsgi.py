@@ -19,6 +19,7 @@ import pytest
 from fake_node import TIMEOUT_S
 from hornbeam._asgi import ClientDisconnected, ContentLengthMismatch
 from hornbeam._etf import decode_packet, pack_batch
+from hornbeam._loan import LoanHost
 from hornbeam._protocol import NODE_READ_BYTES
 from hornbeam._terms import Atom
 from hornbeam._wsgi import WsgiSession
@@ -97,6 +98,9 @@ class Exchange:
     def forget(self, request_id: int) -> None:
         assert request_id == 1
         self.is_forgotten = True
+
+    def find_loans(self) -> LoanHost | None:
+        return None
 
     # The test.
 

@@ -119,6 +119,7 @@ class Puppet:
             self.send,
             self.forget,
             lambda _request_id, _default: True if is_claimed else None,
+            lambda: None,
         )
         host.submit = POOL.submit
         fields = request_fields(method)

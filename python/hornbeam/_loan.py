@@ -23,7 +23,14 @@ from typing import Final, Protocol
 
 from hornbeam._runtime import Runtime, Timer
 
-__all__ = ("BORROWING_PART_BYTES", "BORROW_BYTES", "Borrower", "Loan", "LoanHost")
+__all__ = (
+    "BORROWING_PART_BYTES",
+    "BORROW_BYTES",
+    "SEND_FLAGS",
+    "Borrower",
+    "Loan",
+    "LoanHost",
+)
 
 BORROW_BYTES: Final = 131_072
 """Of a body, or what is left of it: from there on the socket is asked for."""
@@ -40,7 +47,7 @@ TAKEN_BYTES: Final = 65_536
 _INT: Final = struct.Struct("i")
 # An application may have its signals as it likes; to write to a client that has left
 # must not end the worker.
-_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
 class LoanHost(Protocol):
@@ -135,7 +142,7 @@ class Loan:
         assert client is not None
 
         try:
-            written = client.send(body[:WRITE_BYTES], _FLAGS)
+            written = client.send(body[:WRITE_BYTES], SEND_FLAGS)
         except BlockingIOError:
             self._wait(client)
             return 0

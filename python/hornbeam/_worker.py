@@ -178,16 +178,14 @@ class _Worker:
                 self._channel.send_all,
                 self._forget_from_thread,
                 self.claim,
+                lambda: self.loans,
             )
         else:
             self.app = cast("AsgiApp", loaded.call)
             lifespan = await self._start_lifespan()
 
         facts = self._describe(loaded.worker_class, lifespan)
-
-        if self._wsgi is None:
-            self._offer_to_borrow(facts)
-
+        self._offer_to_borrow(facts)
         _process.settle_collector()
         self.post(protocol.ready(facts))
         self._watchdog.start()
@@ -233,7 +231,7 @@ class _Worker:
     def _take_loan(self, request_id: int, client: socket.socket | None) -> None:
         session = self._sessions.get(request_id)
 
-        if isinstance(session, HttpSession) and session.take_loan(client):
+        if isinstance(session, HttpSession | WsgiSession) and session.take_loan(client):
             return
 
         # The client has gone meanwhile.
@@ -527,7 +525,7 @@ class _Worker:
     def _handle_kept(self, message: IncomingMessage) -> None:
         session = self._sessions.get(cast("tuple[Atom, int]", message)[1])
 
-        if isinstance(session, HttpSession):
+        if isinstance(session, HttpSession | WsgiSession):
             session.handle_kept()
 
     def _handle_disconnect(self, message: IncomingMessage) -> None:

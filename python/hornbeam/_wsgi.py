@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextvars
 import io
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -20,10 +21,11 @@ from typing import Any, Final, Protocol, TypeAlias
 from hornbeam import _protocol as protocol
 from hornbeam._asgi import ClientDisconnected
 from hornbeam._failure import format_error, is_disconnect
+from hornbeam._loan import LoanHost
 from hornbeam._protocol import LogLevel
 from hornbeam._wsgi_body import ErrorLog, FileWrapper, RequestBody
 from hornbeam._wsgi_environ import Environ, EnvironFactory
-from hornbeam._wsgi_response import ResponseWindow, WsgiResponse
+from hornbeam._wsgi_response import CLIENT_GONE, ResponseWindow, WsgiResponse
 
 __all__ = ("WsgiApp", "WsgiHost", "WsgiSession")
 
@@ -33,7 +35,6 @@ BUFFER_BYTES: Final = 65536
 """How much of a body that is still arriving is read ahead."""
 
 # Why nothing more comes, or goes out.
-_CLIENT_GONE: Final = "the client has gone"
 _TIME_OVER: Final = "the time for an answer was over"
 _WORKER_ENDS: Final = "the worker is to end"
 
@@ -61,6 +62,9 @@ class WsgiHost(Protocol):
     def forget(self, request_id: int) -> None:
         """Take note that a request is over; from any thread."""
 
+    def find_loans(self) -> LoanHost | None:
+        """Return what large bodies are sent by; None: the node lends no sockets."""
+
 
 class WsgiSession:
     """One request of one application.
@@ -85,7 +89,6 @@ class WsgiSession:
         "_request_id",
         "_response",
         "_unread",
-        "_why_cut",
         "_window",
         "has_begun",
     )
@@ -103,13 +106,12 @@ class WsgiSession:
         self._response = WsgiResponse(
             request_id,
             self._window,
-            host.send,
+            host,
             is_head_request=self._environ["REQUEST_METHOD"] == "HEAD",
         )
         self.has_begun = False
         self._is_gone = False
         self._is_stopping = False
-        self._why_cut: str | None = None
         # The body; where it is not all there, the thread waits for more.
         self._body_changed = threading.Condition(threading.Lock()) if more else None
         self._unread = deque([body] if body else ())
@@ -149,19 +151,18 @@ class WsgiSession:
     def disconnect(self) -> None:
         """Note that the client has gone."""
         self._is_gone = True
-        self._cut(_CLIENT_GONE)
+        self._cut(CLIENT_GONE)
 
     def _cut(self, why: str) -> None:
         """Let whoever reads or writes notice that nothing comes of it any more."""
-        if self._why_cut is None:
-            self._why_cut = why
+        self._window.close(why)
 
         if self._body_changed is not None:
             with self._body_changed:
                 self._body_changed.notify_all()
 
-        self._window.close(self._why_cut)
         self._response.handle_refused()
+        self._response.end_loan()
 
     def handle_opened(self) -> None:
         """Note that the node has opened the file that it was asked to send."""
@@ -170,6 +171,18 @@ class WsgiSession:
     def handle_refused(self, reason: str, size_bytes: int) -> None:
         """Note that the node can't send the file: its bytes go as others do."""
         self._response.handle_refused()
+
+    def take_loan(self, client: socket.socket | None) -> bool:
+        """Take the client's socket; None: this process has no place for it.
+
+        Returns:
+            Whether it was taken.
+        """
+        return self._response.take_loan(client)
+
+    def handle_kept(self) -> None:
+        """Note that the node lends no socket for this."""
+        self._response.handle_kept()
 
     def go_away(self) -> None:
         """Nothing: a request has `shutdown_timeout` to end."""
@@ -265,14 +278,16 @@ class WsgiSession:
             self._log("error", f"close() of the body raised\n{format_error(exc)}")
 
     def _handle_error(self, error: BaseException) -> None:
-        if self._is_gone and is_disconnect(error):
+        is_gone = self._is_gone or self._response.has_lost_client
+
+        if is_gone and is_disconnect(error):
             self._log("debug", "the application left as the client had gone")
         elif self._is_stopping and is_disconnect(error):
             self._log("debug", "the application left as the worker is to end")
         else:
             self._log("error", f"{self._describe_error()}\n{format_error(error)}")
 
-        if not self._is_gone:
+        if not is_gone:
             self._response.give_up(*(_UNAVAILABLE if self._is_stopping else _ERROR))
 
     def _describe_error(self) -> str:
@@ -308,10 +323,10 @@ class WsgiSession:
                 if self._is_body_complete:
                     return b""
 
-                if self._why_cut is not None:
-                    raise ClientDisconnected(
-                        f"the body ended too early: {self._why_cut}"
-                    )
+                why_cut = self._window.why_closed
+
+                if why_cut is not None:
+                    raise ClientDisconnected(f"the body ended too early: {why_cut}")
 
                 if not is_told:
                     self._tell_waiting()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable, Sequence
 
+from hornbeam._loan import LoanHost
 from hornbeam._settings import Settings
 from hornbeam._wsgi import WsgiApp, WsgiSession
 from hornbeam._wsgi_body import FileWrapper
@@ -24,6 +25,8 @@ class WsgiHost:
         send: sends messages to the node as one packet; from any thread.
         forget: takes note that a request is over; from any thread.
         claim: begins a request, unless it was taken back.
+        find_loans: returns what large bodies are sent by, None if the node lends no
+            sockets; from any thread.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class WsgiHost:
         send: Callable[[Sequence[bytes]], None],
         forget: Callable[[int], None],
         claim: Callable[[int, None], object | None],
+        find_loans: Callable[[], LoanHost | None],
     ) -> None:
         self.wsgi_app = app
         self.window_bytes = settings.window_bytes
@@ -40,6 +44,7 @@ class WsgiHost:
         self.send = send
         self.forget = forget
         self.claim = claim
+        self.find_loans = find_loans
         self.environs = EnvironFactory(
             settings.root_path,
             {

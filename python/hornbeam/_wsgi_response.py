@@ -7,21 +7,31 @@ Used by the application's thread; only the window is shared with the event loop.
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from hornbeam import _protocol as protocol
 from hornbeam._asgi import ClientDisconnected, ContentLengthMismatch
 from hornbeam._headers import check_headers, check_trailers
+from hornbeam._loan import BORROW_BYTES, BORROWING_PART_BYTES, LoanHost
+from hornbeam._wsgi_loan import ThreadLoan
 
-__all__ = ("ExcInfo", "ResponseWindow", "Write", "WsgiOrderError", "WsgiResponse")
+__all__ = (
+    "CLIENT_GONE",
+    "ExcInfo",
+    "ResponseWindow",
+    "Write",
+    "WsgiOrderError",
+    "WsgiResponse",
+)
 
 ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None]
 Write: TypeAlias = Callable[[bytes], None]
-Post: TypeAlias = Callable[[Sequence[bytes]], None]
 
+CLIENT_GONE: Final = "the client has gone"
 _EARLY_HINTS: Final = 103
 _BODILESS: Final = frozenset((204, 304))
 # RFC 9110 7.6.1: of the connection, which is the node's (PEP 3333, "Other HTTP
@@ -43,6 +53,16 @@ _PLAIN_TEXT: Final = [(b"content-type", b"text/plain; charset=utf-8")]
 
 class WsgiOrderError(RuntimeError):
     """The application did something that WSGI does not allow at this point."""
+
+
+class ResponseHost(Protocol):
+    """What the responses of one worker share."""
+
+    def send(self, messages: Sequence[bytes]) -> None:
+        """Send messages to the node as one packet; from any thread."""
+
+    def find_loans(self) -> LoanHost | None:
+        """Return what large bodies are sent by; None: the node lends no sockets."""
 
 
 class ResponseWindow:
@@ -118,9 +138,11 @@ class ResponseWindow:
             self._wake()
 
     def close(self, why: str) -> None:
-        """Note that nobody takes any more, and why."""
+        """Note that nobody takes any more, and why; the first reason is the one."""
         with self._lock:
-            self.why_closed = why
+            if self.why_closed is None:
+                self.why_closed = why
+
             self._wake()
 
     def _wake(self) -> None:
@@ -134,39 +156,46 @@ class WsgiResponse:
     Args:
         request_id: the node's number for the request.
         window: shared with whoever hears of acknowledgements.
-        post: sends messages to the node, as one packet.
+        host: what it shares with others.
         is_head_request: whether the client wants no body.
     """
 
     __slots__ = (
         "_file_answer",
         "_headers",
+        "_host",
         "_is_complete",
         "_is_file_refused",
         "_is_head_request",
         "_is_head_sent",
         "_left_bytes",
+        "_loan",
         "_post",
         "_request_id",
         "_status",
         "_window",
+        "has_lost_client",
         "held",
     )
 
     held: list[bytes]
-    """The last message, when it was asked to be held back."""
+    """The last messages, when they were asked to be held back."""
+
+    has_lost_client: bool
+    """The client has not taken what was written to its socket; the node knows."""
 
     def __init__(
         self,
         request_id: int,
         window: ResponseWindow,
-        post: Post,
+        host: ResponseHost,
         *,
         is_head_request: bool,
     ) -> None:
         self._request_id = request_id
         self._window = window
-        self._post = post
+        self._host = host
+        self._post = host.send
         self._is_head_request = is_head_request
         # 0 before start_response() was called.
         self._status = 0
@@ -178,6 +207,9 @@ class WsgiResponse:
         self._is_file_refused = False
         # There while the node is asked.
         self._file_answer: threading.Event | None = None
+        # The client's socket, if it was asked for.
+        self._loan: ThreadLoan | None = None
+        self.has_lost_client = False
         self.held = []
 
     @property
@@ -330,12 +362,43 @@ class WsgiResponse:
         if self._file_answer is not None:
             self._file_answer.set()
 
+    def take_loan(self, client: socket.socket | None) -> bool:
+        """Take the client's socket, or that there is no place for it.
+
+        By the event loop, as the next two.
+        """
+        loan = self._loan
+
+        if loan is None:
+            return False
+
+        if client is None:
+            self._post([protocol.written(self._request_id, 0)])
+            loan.keep()
+            return True
+
+        return loan.take(client)
+
+    def handle_kept(self) -> None:
+        """Note that the node lends no socket for this."""
+        if self._loan is not None:
+            self._loan.keep()
+
+    def end_loan(self) -> None:
+        """Note that the client's socket is not to be written to any more."""
+        if self._loan is not None:
+            self._loan.end()
+
     def give_up(self, status: int, text: bytes) -> None:
         """End a response that the application did not complete, as well as possible."""
         if self._is_complete:
             return
 
         self._is_complete = True
+
+        if self._loan is not None:
+            self._loan.give_back()
+
         request_id = self._request_id
 
         if self._is_head_sent:
@@ -405,6 +468,14 @@ class WsgiResponse:
 
     def _write_pieces(self, data: bytes, *, hold: bool, is_last: bool) -> None:
         rest = memoryview(data)
+
+        if self._loan is None and self._is_worth_a_loan(len(data), is_last=is_last):
+            self._borrow()
+
+        if self._loan is not None and self._loan.is_here:
+            self._write_to_client(self._loan, rest, hold=hold, is_last=is_last)
+            return
+
         window_bytes = self._window.size_bytes
 
         while rest:
@@ -434,13 +505,79 @@ class WsgiResponse:
         self._is_head_sent = True
         self._post([protocol.start(request_id, self._status, self._headers, piece)])
 
-    def _end(self, message: bytes, *, hold: bool) -> None:
+    def _end(self, *messages: bytes, hold: bool) -> None:
         self._is_complete = True
 
         if hold:
-            self.held.append(message)
+            self.held.extend(messages)
         else:
-            self._post([message])
+            self._post(messages)
+
+    # By the client's own socket.
+
+    def _is_worth_a_loan(self, size: int, *, is_last: bool) -> bool:
+        """Tell whether the rest of the body, which begins with so much, is."""
+        left = self._left_bytes
+
+        return (
+            size >= BORROWING_PART_BYTES
+            and (size if left is None else size + left) >= BORROW_BYTES
+            # Whose length was added if it had none.
+            and (left is not None or (is_last and not self._is_head_sent))
+            and not self._is_head_request
+            and self._status not in _BODILESS
+            and self._host.find_loans() is not None
+        )
+
+    def _borrow(self) -> None:
+        """Have the head go out, ask for the socket behind it, and wait for that."""
+        loans = self._host.find_loans()
+
+        if loans is None:
+            return
+
+        loan = self._loan = ThreadLoan(loans)
+
+        # After that: whoever closes it ends the loan.
+        if self._window.why_closed is not None:
+            raise ClientDisconnected(self._window.why_closed)
+
+        messages = [protocol.borrow(self._request_id)]
+
+        if not self._is_head_sent:
+            self._is_head_sent = True
+            messages.insert(
+                0, protocol.start(self._request_id, self._status, self._headers, b"")
+            )
+
+        self._post(messages)
+        loan.wait()
+
+    def _write_to_client(
+        self, loan: ThreadLoan, data: memoryview, *, hold: bool, is_last: bool
+    ) -> None:
+        try:
+            loan.write(data)
+        except OSError as exc:
+            raise self._lose_client(loan) from exc
+
+        if is_last:
+            loan.give_back()
+            written = protocol.written(self._request_id, loan.written_bytes)
+            self._end(written, protocol.last(self._request_id, b""), hold=hold)
+
+    def _lose_client(self, loan: ThreadLoan) -> ClientDisconnected:
+        """End a response that the client does not take: the node cuts it."""
+        loan.give_back()
+
+        if not self._window.is_closed:
+            self.has_lost_client = True
+            self._window.close(CLIENT_GONE)
+            written = protocol.written(self._request_id, loan.written_bytes)
+            self._post([written, protocol.abort(self._request_id)])
+
+        assert self._window.why_closed is not None
+        return ClientDisconnected(self._window.why_closed)
 
 
 def _check_part(data: object) -> None:
