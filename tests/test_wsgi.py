@@ -56,6 +56,7 @@ class Exchange:
         headers: Sequence[tuple[bytes, bytes]] = (),
         validate: bool = True,
         window_bytes: int = WINDOW_BYTES,
+        loans: LoanHost | None = None,
     ) -> None:
         self.wsgi_app = validator(app) if validate else app
         common = {
@@ -66,6 +67,7 @@ class Exchange:
         }
         self.environs = EnvironFactory("", common)
         self.window_bytes = window_bytes
+        self.loans = loans
         self.context = contextvars.copy_context()
         self.packets: list[list[Sent]] = []
         self._arrived = threading.Condition()
@@ -100,7 +102,7 @@ class Exchange:
         self.is_forgotten = True
 
     def find_loans(self) -> LoanHost | None:
-        return None
+        return self.loans
 
     # The test.
 

@@ -77,8 +77,10 @@ class ThreadLoan:
             client = None if self._is_writing else self._let_go()
 
             if self._is_writing and self._client is not None:
+                # In both directions: on a Unix socket only that wakes who waits for
+                # room.
                 with suppress(OSError):
-                    self._client.shutdown(socket.SHUT_WR)
+                    self._client.shutdown(socket.SHUT_RDWR)
 
         self._answered.set()
         self._return(client)
