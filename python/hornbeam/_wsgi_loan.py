@@ -9,15 +9,20 @@ is not to be used any more in that case.
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
+import struct
+import termios
 import threading
-import time
 from contextlib import suppress
+from typing import Final, cast
 
 from hornbeam._loan import SEND_FLAGS, LoanHost
 
 __all__ = ("ThreadLoan",)
+
+_INT: Final = struct.Struct("i")
 
 
 class ThreadLoan:
@@ -130,38 +135,31 @@ class ThreadLoan:
         self._return(client)
 
     def _write(self, client: socket.socket, body: memoryview) -> None:
-        deadline_s: float | None = None
-
         while body:
             written = _send_some(client, body)
 
             if written:
-                # The client has taken some: it has as long for more.
-                deadline_s = None
                 self.written_bytes += written
                 body = body[written:]
-                continue
+            else:
+                self._wait_for_room(client)
 
-            if deadline_s is None:
-                deadline_s = time.monotonic() + self._send_timeout_s
-
-            self._wait_for_room(client, deadline_s)
-
-    @property
-    def _send_timeout_s(self) -> float:
-        timeout_s = self._host.send_timeout_s
-        return float("inf") if timeout_s is None else timeout_s
-
-    def _wait_for_room(self, client: socket.socket, deadline_s: float) -> None:
+    def _wait_for_room(self, client: socket.socket) -> None:
+        """Wait as long as the client takes something within each `send_timeout`."""
         if self._room is None:
             self._room = select.poll()
             self._room.register(client, select.POLLOUT)
 
-        left_s = deadline_s - time.monotonic()
-        timeout_ms = None if left_s == float("inf") else max(0, left_s * 1000)
+        timeout_s = self._host.send_timeout_s
+        timeout_ms = None if timeout_s is None else timeout_s * 1000
+        waiting_bytes = _waiting_bytes(client)
 
-        if not self._room.poll(timeout_ms):
-            raise TimeoutError("the client takes nothing")
+        while not self._room.poll(timeout_ms):
+            before_bytes, waiting_bytes = waiting_bytes, _waiting_bytes(client)
+
+            # There is room when a third of it is free, which can be a mebibyte.
+            if waiting_bytes >= before_bytes:
+                raise TimeoutError("the client takes nothing")
 
     def _let_go(self) -> socket.socket | None:
         client, self._client = self._client, None
@@ -170,6 +168,12 @@ class ThreadLoan:
     def _return(self, client: socket.socket | None) -> None:
         if client is not None:
             self._host.give_back(client)
+
+
+def _waiting_bytes(client: socket.socket) -> int:
+    """How much of what was written the client's system does not have yet (tcp(7))."""
+    (size,) = _INT.unpack(fcntl.ioctl(client, termios.TIOCOUTQ, bytes(_INT.size)))
+    return cast("int", size)
 
 
 def _send_some(client: socket.socket, body: memoryview) -> int:
