@@ -15,7 +15,7 @@ import pytest
 
 from fake_node import TIMEOUT_S
 from hornbeam._asgi import ClientDisconnected
-from hornbeam._loan import BORROW_BYTES, BORROWING_PART_BYTES
+from hornbeam._loan import BORROW_BYTES, BORROWING_PART_BYTES, LoanHost
 from hornbeam._runtime import Runtime
 from hornbeam._wsgi_loan import ThreadLoan
 from test_wsgi import (
@@ -477,3 +477,85 @@ def test_fault_before_anything_was_sent(loans: Loans) -> None:
     app = sized(BORROW_BYTES, bytes(BORROW_BYTES + 1))
     sent = Exchange(app, validate=False, window_bytes=WINDOW_BYTES, loans=loans)
     assert messages(sent.start().finish()) == [ERROR]
+
+
+def of_unknown_length(environ: Environ, start_response: StartResponse) -> Parts:
+    start_response("200 OK", [])
+    return Parts([bytes(BORROW_BYTES), bytes(BORROW_BYTES)])
+
+
+def late_length(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    """A head without a length has gone out when the rest is known."""
+    start_response("200 OK", [])(b"x")
+    return [bytes(BORROW_BYTES)]
+
+
+def whole(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    start_response("200 OK", [])
+    return [bytes(BORROW_BYTES)]
+
+
+def no_content(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    start_response("204 No Content", [])
+    return [bytes(BORROW_BYTES)]
+
+
+def not_modified(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    start_response("304 Not Modified", [("Content-Length", str(BORROW_BYTES))])
+    return [bytes(BORROW_BYTES)]
+
+
+@pytest.mark.parametrize(
+    ("app", "method"),
+    [
+        (of_unknown_length, b"GET"),
+        (late_length, b"GET"),
+        (no_content, b"GET"),
+        (not_modified, b"GET"),
+        (sized(BORROW_BYTES, bytes(BORROW_BYTES)), b"HEAD"),
+        (whole, b"HEAD"),
+    ],
+)
+def test_nothing_is_asked_for(
+    loans: Loans, app: Callable[..., Iterable[bytes]], method: bytes
+) -> None:
+    sent = Exchange(
+        app, validate=False, method=method, window_bytes=WINDOW_BYTES, loans=loans
+    )
+    # More than is ever sent.
+    sent.session.acknowledge(HUGE)
+    sent.start().finish()
+    assert ("borrow",) not in sent.sent
+
+
+class Leaving(Exchange):
+    """The client leaves just before the socket is asked for."""
+
+    def find_loans(self) -> LoanHost | None:
+        self.session.disconnect()
+        return super().find_loans()
+
+
+def test_client_that_leaves_before_the_question(loans: Loans) -> None:
+    """The node would not answer."""
+    app = sized(BORROW_BYTES, bytes(BORROW_BYTES))
+    left = Leaving(app, validate=False, window_bytes=WINDOW_BYTES, loans=loans)
+    assert messages(left.start().finish()) == []
+
+
+def test_first_end_is_the_reason(loans: Loans) -> None:
+    caught = []
+
+    def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        try:
+            start_response("200 OK", [])(bytes(BORROW_BYTES))
+        except ClientDisconnected as exc:
+            caught.append(str(exc))
+
+        return []
+
+    ended = Exchange(app, validate=False, window_bytes=WINDOW_BYTES, loans=loans)
+    ended.session.disconnect()
+    ended.session.stop()
+    ended.start().finish()
+    assert caught == ["the client has gone"]

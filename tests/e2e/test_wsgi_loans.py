@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -330,10 +331,14 @@ def test_server_that_stops(node: Node, name: str) -> None:
             assert stopped.result() == "ok"
 
 
+@pytest.mark.parametrize("is_unix", [False, True], ids=["tcp", "unix"])
 @pytest.mark.parametrize("path", ["iterated", "paused"])
-def test_worker_that_is_to_end(node: Node, name: str, path: str) -> None:
+def test_worker_that_is_to_end(
+    node: Node, name: str, path: str, is_unix: bool, tmp_path: Path
+) -> None:
     """One that takes too long is cut, be it that its thread waits for the client."""
-    options = "#{threads => 1, shutdown_timeout => 500}"
+    bind = f"unix:{tmp_path}/x" if is_unix else "127.0.0.1:0"
+    options = f'#{{bind => "{bind}", threads => 1, shutdown_timeout => 500}}'
 
     with (
         serving(node, "loans_wsgi", options) as server,
