@@ -274,6 +274,20 @@ def test_worker_that_is_killed(own_server: Server, name: str) -> None:
         assert answer.body == body_of(MEBIBYTE)
 
 
+def test_worker_that_is_blocked(node: Node, name: str) -> None:
+    """It is ended, and its clients are not left waiting."""
+    options = "#{heartbeat => 50, stall_timeout => 500, threads => 2, workers => 2}"
+
+    with (
+        serving(node, "loans_wsgi", options) as server,
+        Connection(server.url) as client,
+    ):
+        client.send(request(target=f"/blocked/{name}?{2 * MEBIBYTE}"))
+
+        with pytest.raises(Cut):
+            client.read_response()
+
+
 def test_child_of_the_worker_holds_no_socket(server: Server, name: str) -> None:
     """The end of a connection is seen, though a fork was there when it was lent."""
     with Connection(server.url) as client:

@@ -186,6 +186,15 @@ def _paused(
     return Parts(name, parts())
 
 
+def _blocked(
+    environ: Environ, start_response: StartResponse, name: str, size: int
+) -> Iterable[bytes]:
+    """The first half, then C code that lets nobody else run."""
+    _start(start_response, size)(body_of(size // 2))
+    sum(range(1 << 34))
+    return []
+
+
 def _swallowing(
     environ: Environ, start_response: StartResponse, name: str, size: int
 ) -> Iterable[bytes]:
@@ -218,6 +227,7 @@ _BODIES: Final[dict[str, Callable[..., Iterable[bytes]]]] = {
     "long": _long,
     "replaced": _replaced,
     "paused": _paused,
+    "blocked": _blocked,
     "swallowing": _swallowing,
 }
 
