@@ -18,7 +18,7 @@ from typing import Any, Literal
 from unittest import mock
 
 from fake_node import TIMEOUT_S
-from hornbeam import _wsgi, _wsgi_response
+from hornbeam import _wsgi, _wsgi_response, _wsgi_window
 from hornbeam._etf import decode_packet, pack_batch
 from hornbeam._settings import Settings
 from hornbeam._wsgi import WsgiSession
@@ -110,7 +110,7 @@ class Puppet:
         self._undo = ExitStack()
         noted = _noted_threading(self.stage)
 
-        for module in (_wsgi, _wsgi_response):
+        for module in (_wsgi, _wsgi_response, _wsgi_window):
             self._undo.enter_context(mock.patch.object(module, "threading", noted))
 
         host = WsgiHost(

@@ -118,8 +118,9 @@ class Lending:
 
     def give_back(self, client: socket.socket) -> None:
         """Close one that has arrived."""
-        self.lent.discard(client)
+        # In this order: a thread may fork in between.
         client.close()
+        self.lent.discard(client)
 
     def _watch(self, one: socket.socket, callback: Callable[[], None]) -> None:
         self.runtime.add_reader(one.fileno(), callback)

@@ -25,7 +25,8 @@ from hornbeam._loan import LoanHost
 from hornbeam._protocol import LogLevel
 from hornbeam._wsgi_body import ErrorLog, FileWrapper, RequestBody
 from hornbeam._wsgi_environ import Environ, EnvironFactory
-from hornbeam._wsgi_response import CLIENT_GONE, ResponseWindow, WsgiResponse
+from hornbeam._wsgi_response import CLIENT_GONE, WsgiResponse
+from hornbeam._wsgi_window import ResponseWindow
 
 __all__ = ("WsgiApp", "WsgiHost", "WsgiSession")
 
