@@ -9,12 +9,14 @@ import resource
 import socket
 import struct
 import sys
+import threading
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
+from hornbeam import _lending
 from hornbeam._lending import Lending
 from hornbeam._runtime import Runtime
 from worker_support import LOOPS, run, until
@@ -25,6 +27,9 @@ pytestmark = pytest.mark.skipif(
 
 NOBODY = 65534
 SO_COOKIE = 57
+
+FORK_SECONDS = 0.2
+"""More than a fork takes that nothing holds up."""
 
 Taken = list[tuple[int, socket.socket | None]]
 
@@ -433,6 +438,56 @@ def test_fork() -> None:
         node.close()
 
     run(test)
+
+
+def test_fork_while_a_socket_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another thread, when the socket is open, and not yet known for lent."""
+    cookie_of = _lending._cookie_of
+    statuses: list[int] = []
+
+    async def test(runtime: Runtime) -> None:
+        node = Node(runtime)
+        await node.connect()
+
+        with pair() as (_, here):
+            inode = os.fstat(here.fileno()).st_ino
+            mine = [here.fileno()]
+
+            def check() -> None:
+                assert open_sockets(inode) == mine
+
+            def fork() -> None:
+                statuses.append(in_child(check))
+
+            thread = threading.Thread(target=fork)
+
+            def look(client: socket.socket) -> bytes:
+                # Not until this is over.
+                thread.start()
+                thread.join(FORK_SECONDS)
+                return cookie_of(client)
+
+            monkeypatch.setattr(_lending, "_cookie_of", look)
+            node.pass_on(message(7, here), here)
+            await node.await_taken(1)
+            thread.join()
+
+        node.close()
+
+    run(test)
+    assert statuses == [0]
+
+
+def open_sockets(inode: int) -> list[int]:
+    """The descriptors of this process for that socket."""
+    found = []
+
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if os.stat(f"/proc/self/fd/{name}").st_ino == inode:
+                found.append(int(name))
+
+    return found
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="has to become somebody else")

@@ -20,6 +20,7 @@ import secrets
 import socket
 import struct
 import sys
+import threading
 from array import array
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -60,6 +61,7 @@ class Lending:
     __slots__ = (
         "_channel",
         "_listener",
+        "_lock",
         "_most_lent",
         "_take",
         "lent",
@@ -78,6 +80,8 @@ class Lending:
         self._take = take
         self._listener: socket.socket | None = None
         self._channel: socket.socket | None = None
+        # For forks in another thread: what is open is in `lent` where this is free.
+        self._lock = threading.RLock()
         # The others are the application's, for files and connections of its own.
         self._most_lent = _most_descriptors() // 2
         self.lent = set()
@@ -98,7 +102,11 @@ class Lending:
 
         listener.setblocking(False)
         self._listener = listener
-        os.register_at_fork(after_in_child=self._abandon)
+        os.register_at_fork(
+            before=self._lock.acquire,
+            after_in_parent=self._lock.release,
+            after_in_child=self._abandon,
+        )
         self._watch(listener, self._accept)
         return name
 
@@ -118,9 +126,9 @@ class Lending:
 
     def give_back(self, client: socket.socket) -> None:
         """Close one that has arrived."""
-        # In this order: a thread may fork in between.
-        client.close()
-        self.lent.discard(client)
+        with self._lock:
+            client.close()
+            self.lent.discard(client)
 
     def _watch(self, one: socket.socket, callback: Callable[[], None]) -> None:
         self.runtime.add_reader(one.fileno(), callback)
@@ -147,34 +155,43 @@ class Lending:
         """Take all that is there."""
         while self._channel is not None:
             try:
-                received, ancillary, _, _ = self._channel.recvmsg(
-                    _MESSAGE.size, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-                )
+                with self._lock:
+                    message = self._receive_one(self._channel)
             except BlockingIOError:
                 return
-            except OSError:
-                received, ancillary = b"", []
 
-            client = _socket_of(ancillary)
-
-            if len(received) != _MESSAGE.size:
+            if message is None:
                 # The node has gone, or there is no telling what comes next.
-                if client is not None:
-                    client.close()
-
                 self.close()
                 return
 
-            request_id, cookie = _MESSAGE.unpack(received)
+            self._take(*message)
 
-            if client is not None and not self._may_stay(client, cookie):
+    def _receive_one(
+        self, channel: socket.socket
+    ) -> tuple[int, socket.socket | None] | None:
+        """Return the id of a request and its client's socket, None for what is none."""
+        try:
+            received, ancillary, _, _ = channel.recvmsg(
+                _MESSAGE.size, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            raise
+        except OSError:
+            return None
+
+        client = _socket_of(ancillary)
+        is_whole = len(received) == _MESSAGE.size
+        request_id, cookie = _MESSAGE.unpack(received) if is_whole else (0, b"")
+
+        if client is not None:
+            if self._may_stay(client, cookie):
+                self.lent.add(client)
+            else:
                 client.close()
                 client = None
 
-            if client is not None:
-                self.lent.add(client)
-
-            self._take(request_id, client)
+        return (request_id, client) if is_whole else None
 
     def _may_stay(self, client: socket.socket, cookie: bytes) -> bool:
         return len(self.lent) < self._most_lent and _cookie_of(client) == cookie
@@ -189,6 +206,8 @@ class Lending:
 
         while self.lent:
             self.lent.pop().close()
+
+        self._lock.release()
 
 
 def _most_descriptors() -> int:

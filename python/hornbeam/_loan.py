@@ -27,9 +27,11 @@ __all__ = (
     "BORROWING_PART_BYTES",
     "BORROW_BYTES",
     "SEND_FLAGS",
+    "TAKEN_BYTES",
     "Borrower",
     "Loan",
     "LoanHost",
+    "queued_bytes",
 )
 
 BORROW_BYTES: Final = 131_072
@@ -233,9 +235,14 @@ class Loan:
             self._borrower.handle_stall()
 
     def _count_taken(self, client: socket.socket) -> int:
-        """How much the client's system has acknowledged; TIOCOUTQ is the rest."""
-        queued = fcntl.ioctl(client.fileno(), termios.TIOCOUTQ, bytes(_INT.size))
-        return self.written_bytes - int(_INT.unpack(queued)[0])
+        """How much the client's system has acknowledged."""
+        return self.written_bytes - queued_bytes(client)
+
+
+def queued_bytes(client: socket.socket) -> int:
+    """Return how much of what was written the client's system does not have yet."""
+    queued = fcntl.ioctl(client.fileno(), termios.TIOCOUTQ, bytes(_INT.size))
+    return int(_INT.unpack(queued)[0])
 
 
 def _has_room(client: socket.socket) -> bool:

@@ -9,20 +9,14 @@ is not to be used any more in that case.
 
 from __future__ import annotations
 
-import fcntl
 import select
 import socket
-import struct
-import termios
 import threading
 from contextlib import suppress
-from typing import Final, cast
 
-from hornbeam._loan import SEND_FLAGS, LoanHost
+from hornbeam._loan import SEND_FLAGS, TAKEN_BYTES, LoanHost, queued_bytes
 
 __all__ = ("ThreadLoan",)
-
-_INT: Final = struct.Struct("i")
 
 
 class ThreadLoan:
@@ -145,21 +139,21 @@ class ThreadLoan:
                 self._wait_for_room(client)
 
     def _wait_for_room(self, client: socket.socket) -> None:
-        """Wait as long as the client takes something within each `send_timeout`."""
+        """Wait as long as the client takes `TAKEN_BYTES` in each `send_timeout`."""
         if self._room is None:
             self._room = select.poll()
             self._room.register(client, select.POLLOUT)
 
         timeout_s = self._host.send_timeout_s
         timeout_ms = None if timeout_s is None else timeout_s * 1000
-        waiting_bytes = _waiting_bytes(client)
+        queued = queued_bytes(client)
 
         while not self._room.poll(timeout_ms):
-            before_bytes, waiting_bytes = waiting_bytes, _waiting_bytes(client)
+            before, queued = queued, queued_bytes(client)
 
             # There is room when a third of it is free, which can be a mebibyte.
-            if waiting_bytes >= before_bytes:
-                raise TimeoutError("the client takes nothing")
+            if before - queued < TAKEN_BYTES:
+                raise TimeoutError("the client takes too little")
 
     def _let_go(self) -> socket.socket | None:
         client, self._client = self._client, None
@@ -168,12 +162,6 @@ class ThreadLoan:
     def _return(self, client: socket.socket | None) -> None:
         if client is not None:
             self._host.give_back(client)
-
-
-def _waiting_bytes(client: socket.socket) -> int:
-    """How much of what was written the client's system does not have yet (tcp(7))."""
-    (size,) = _INT.unpack(fcntl.ioctl(client, termios.TIOCOUTQ, bytes(_INT.size)))
-    return cast("int", size)
 
 
 def _send_some(client: socket.socket, body: memoryview) -> int:
