@@ -20,6 +20,7 @@
 -export([socket_that_is_closed/1]).
 -export([socket_that_stalls/1]).
 -export([progress_is_no_stall/1]).
+-export([slow_taking_of_a_part_is_no_stall/1]).
 -export([watcher_goes_with_the_file/1]).
 -export([watcher_goes_with_its_process/1]).
 
@@ -31,18 +32,24 @@
 all() ->
     [small_files_come_whole, from_an_offset, wanted_length, what_is_no_file, read_in_parts,
      read_what_became_shorter, growth_is_not_read, sent_in_parts, sent_what_became_shorter,
-     socket_that_is_closed, socket_that_stalls, progress_is_no_stall, watcher_goes_with_the_file,
-     watcher_goes_with_its_process].
+     socket_that_is_closed, socket_that_stalls, progress_is_no_stall, slow_taking_of_a_part_is_no_stall,
+     watcher_goes_with_the_file, watcher_goes_with_its_process].
 
 init_per_testcase(_, Config) ->
-    {ok, Listener} = gen_tcp:listen(0, [binary, {active, false}, {sndbuf, 4096}]),
+    open_sockets(4096, Config).
+
+open_sockets(Buffer, Config) ->
+    {ok, Listener} = gen_tcp:listen(0, [binary, {active, false}, {sndbuf, Buffer}]),
     {ok, Port} = inet:port(Listener),
-    {ok, Client} = gen_tcp:connect("127.0.0.1", Port, [binary, {active, false}, {recbuf, 4096}]),
+    {ok, Client} = gen_tcp:connect("127.0.0.1", Port, [binary, {active, false}, {recbuf, Buffer}]),
     {ok, Socket} = gen_tcp:accept(Listener),
     ok = gen_tcp:close(Listener),
     [{socket, Socket}, {client, Client} | Config].
 
 end_per_testcase(_, Config) ->
+    close_sockets(Config).
+
+close_sockets(Config) ->
     gen_tcp:close(proplists:get_value(socket, Config)),
     gen_tcp:close(proplists:get_value(client, Config)).
 
@@ -149,25 +156,33 @@ socket_that_stalls(Config) ->
 
 %% A client that takes a part now and then goes on, however long the whole takes.
 progress_is_no_stall(Config) ->
-    {Path, Data} = make(8 * ?PART, Config),
-    ?assertEqual({complete, Data}, sent_slowly(Path, 200, 50, Config)).
+    {Path, Data} = make(16 * ?PART, Config),
+    %% A run in which the machine let no part through for as long as the watcher waits says nothing.
+    IsShort = fun(LongestMs) -> LongestMs < 500 end,
+    ?assertEqual({complete, Data}, sent_slowly(Path, 500, {4096, 0, 60}, IsShort, Config)).
 
-%% On sockets of its own. A run in which the machine let no part through for as long as the watcher
-%% waits says nothing of a client that goes on.
-sent_slowly(Path, TimeoutMs, PauseMs, Config0) ->
-    Config = init_per_testcase(sent_slowly, Config0),
+%% One that takes long for a part, but enough of it each time that somebody looks.
+slow_taking_of_a_part_is_no_stall(Config) ->
+    {Path, Data} = make(21 * ?PART, Config),
+    %% The third part is a mebibyte where the first two were quick.
+    IsLong = fun(LongestMs) -> LongestMs > 400 end,
+    ?assertEqual({complete, Data}, sent_slowly(Path, 200, {?PART, 5 * ?PART, 60}, IsLong, Config)).
+
+%% On sockets of its own, until the longest time that a part took is as wanted.
+sent_slowly(Path, TimeoutMs, {Buffer, FromBytes, PauseMs}, IsWanted, Config0) ->
+    Config = open_sockets(Buffer, Config0),
     {ok, File, _} = hornbeam_file:open(Path, 0, undefined),
     StartMs = erlang:monotonic_time(millisecond),
     Watched = hornbeam_file:watch(proplists:get_value(socket, Config), TimeoutMs, File),
-    Reader = read_slowly(proplists:get_value(client, Config), PauseMs),
+    Reader = read_slowly(proplists:get_value(client, Config), FromBytes, PauseMs),
     {Ended, LongestMs} = send_timed(Watched, StartMs, 0, Config),
     ok = hornbeam_file:close(Watched),
     ok = gen_tcp:close(proplists:get_value(socket, Config)),
     Data = received(Reader),
-    end_per_testcase(sent_slowly, Config),
-    case LongestMs < TimeoutMs of
+    close_sockets(Config),
+    case IsWanted(LongestMs) of
         true -> {Ended, Data};
-        false -> sent_slowly(Path, TimeoutMs, PauseMs, Config0)
+        false -> sent_slowly(Path, TimeoutMs, {Buffer, FromBytes, PauseMs}, IsWanted, Config0)
     end.
 
 %% How it ends, and the longest time that one part took.
@@ -243,24 +258,28 @@ send_all(File0, Config) ->
     end.
 
 read_client(Config) ->
-    read_slowly(proplists:get_value(client, Config), 0).
+    read_slowly(proplists:get_value(client, Config), 0, 0).
 
-%% A process that reads to the end, and waits before it reads on after each part.
-read_slowly(Client, PauseMs) ->
+%% A process that reads to the end, and from so many bytes on waits before it goes on after each part.
+read_slowly(Client, FromBytes, PauseMs) ->
     Test = self(),
-    Reader = spawn_link(fun() -> receive go -> Test ! {self(), receive_all(Client, PauseMs, <<>>)} end end),
+    Reader = spawn_link(fun() ->
+        receive go -> Test ! {self(), receive_all(Client, FromBytes, PauseMs, <<>>)} end
+    end),
     ok = gen_tcp:controlling_process(Client, Reader),
     Reader ! go,
     Reader.
 
-receive_all(Client, PauseMs, Data) ->
+receive_all(Client, FromBytes, PauseMs, Data0) ->
     case gen_tcp:recv(Client, 0) of
         {ok, More} ->
-            _ = byte_size(Data) div ?PART < byte_size(<<Data/binary, More/binary>>) div ?PART
+            Data = <<Data0/binary, More/binary>>,
+            _ = byte_size(Data) > FromBytes
+                andalso byte_size(Data0) div ?PART < byte_size(Data) div ?PART
                 andalso receive after PauseMs -> ok end,
-            receive_all(Client, PauseMs, <<Data/binary, More/binary>>);
+            receive_all(Client, FromBytes, PauseMs, Data);
         {error, closed} ->
-            Data
+            Data0
     end.
 
 received(Reader) ->
