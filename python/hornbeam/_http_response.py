@@ -17,15 +17,7 @@ as one message, and an application that fails in between still gets its 500 thro
 not for long: soon the host has it go out alone. A client may wait for it (an event
 stream before its first event), and the node's clock for the start of the response runs.
 
-Flow control. At most a window of the response's body is unacknowledged. A part that
-does not fit waits in `_pending`, from where acknowledgements take it piece by piece;
-its `send()` waits as long. So does one that comes when the turn of the event loop has
-sent its share, see `_pacer`. If that `send()` is cancelled the part stays, so that the
-body has no hole.
-
-A large body of known length does not pass through the node: its parts wait in
-`_pending` as well, from where `send_pending` writes them to the client's socket, see
-`_loan`.
+How the parts of a body leave, and what they wait for, is in `_http_body`.
 
 No table drives the phases, as elsewhere in this package: `send()` runs twice for each
 request, and a lookup by enum members costs more than all its comparisons.
@@ -33,9 +25,7 @@ request, and a lookup by enum members costs more than all its comparisons.
 
 from __future__ import annotations
 
-import socket
-from collections import deque
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from hornbeam import _protocol as protocol
 from hornbeam._asgi import (
@@ -46,9 +36,10 @@ from hornbeam._asgi import (
     message_type,
 )
 from hornbeam._headers import HEADER_NAMES, check_headers, check_trailers
+from hornbeam._http_body import BODILESS, BodySide, Part, ResponseHost
 from hornbeam._http_file import FileOffer, file_path
-from hornbeam._loan import BORROW_BYTES, BORROWING_PART_BYTES, Loan, LoanHost
-from hornbeam._pacer import PACED_PART_BYTES, Pacer
+from hornbeam._loan import BORROW_BYTES, BORROWING_PART_BYTES
+from hornbeam._pacer import PACED_PART_BYTES
 from hornbeam._request_state import (
     BODY,
     BROKEN,
@@ -57,32 +48,9 @@ from hornbeam._request_state import (
     HELD,
     START,
     TRAILERS,
-    RequestState,
 )
-from hornbeam._runtime import Runtime, Waiter
 
 __all__ = ("ResponseHost", "ResponseSide")
-
-
-class ResponseHost(Protocol):
-    """What the responses of one worker share."""
-
-    window_bytes: int
-    pacer: Pacer
-    runtime: Runtime
-
-    @property
-    def loans(self) -> LoanHost | None:
-        """None: the node lends no sockets."""
-
-    def post(self, encoded: bytes) -> None:
-        """Send a message to the node."""
-
-    def post_part(self, encoded: bytes) -> None:
-        """Send a part of the body; like `post`, but a large one need not wait."""
-
-    def note_held_start(self) -> None:
-        """Call `send_held_start` of the response soon."""
 
 
 # What the application may do in each phase, in words.
@@ -98,7 +66,6 @@ _EXPECTED: Final = {
 
 _SWITCHING_PROTOCOLS: Final = 101
 _EARLY_HINTS: Final = 103
-_BODILESS: Final = frozenset((204, 304))
 
 # Of these there is no extension in the scope; some applications do not look there.
 _IGNORED: Final = frozenset(("http.response.push", "http.response.debug"))
@@ -106,20 +73,7 @@ _IGNORED: Final = frozenset(("http.response.push", "http.response.debug"))
 _PLAIN_TEXT: Final = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
-class _Part:
-    """A part of the response's body that waits for room."""
-
-    __slots__ = ("is_cut", "is_last", "rest", "waiter")
-
-    def __init__(self, body: bytes, waiter: Waiter, *, is_last: bool) -> None:
-        self.rest = memoryview(body)
-        self.is_last = is_last
-        # It will not be sent, also where nothing is left of it.
-        self.is_cut = False
-        self.waiter = waiter
-
-
-class ResponseSide(RequestState):
+class ResponseSide(BodySide):
     """The response to one request.
 
     A base class of the session and not a part of it: one object more for each request
@@ -128,9 +82,6 @@ class ResponseSide(RequestState):
     """
 
     __slots__ = ()
-
-    _pending: deque[_Part] | None
-    _response_host: ResponseHost
 
     # For the session.
 
@@ -142,17 +93,6 @@ class ResponseSide(RequestState):
     def _expected(self) -> str:
         """What the application may do now, in words."""
         return _EXPECTED[self._phase]
-
-    def _on_complete(self) -> None:
-        """Take note that nothing more of the response will come."""
-        raise AssertionError("the session has its own")
-
-    def acknowledge(self, sent_bytes: int) -> None:
-        """Note that the client has taken that much more of the response's body."""
-        self._unacknowledged_bytes -= sent_bytes
-
-        if self._pending:
-            self.send_pending()
 
     def send_held_start(self) -> None:
         """Have the head not wait any longer for the first part of the body."""
@@ -195,50 +135,6 @@ class ResponseSide(RequestState):
         """Note that the node can't send the file."""
         if self._file is not None:
             self._file.refuse(reason, size_bytes)
-
-    def take_loan(self, client: socket.socket | None) -> bool:
-        """Take the client's socket; None: this process has no place for it.
-
-        Returns:
-            Whether it was taken.
-        """
-        loan = self._loan
-
-        if loan is None or self._is_gone or self._phase == COMPLETE:
-            return False
-
-        if client is None:
-            self._response_host.post(protocol.written(self._request_id, 0))
-            loan.keep()
-        else:
-            loan.take(client)
-
-        if self._pending:
-            self.send_pending()
-
-        return True
-
-    def handle_kept(self) -> None:
-        """Note that the node lends no socket for this."""
-        if self._loan is not None:
-            self._loan.keep()
-
-            if self._pending:
-                self.send_pending()
-
-    def handle_stall(self) -> None:
-        """Note that the client has taken nothing of the body for `send_timeout`."""
-        self._lose_client()
-
-    async def _drain(self) -> None:
-        """Wait for what is before: a cancelled send() has left it, or another task's.
-
-        Behind it, and not with the waiter of the last part: its own task may wait.
-        """
-        assert self._pending
-        waiter = self._response_host.runtime.create_waiter()
-        self._pending.append(_Part(b"", waiter, is_last=False))
-        await waiter.wait()
 
     def _give_up(self, status: int, text: bytes) -> None:
         """End a response that the application did not complete, as well as possible."""
@@ -301,7 +197,7 @@ class ResponseSide(RequestState):
         if self._is_gone and self._phase != COMPLETE:
             raise ClientDisconnected("the client has gone")
 
-    def _check_sent(self, part: _Part) -> None:
+    def _check_sent(self, part: Part) -> None:
         self._check_connected()
 
         if part.is_cut:
@@ -337,7 +233,7 @@ class ResponseSide(RequestState):
         self._has_trailers = bool(message.get("trailers", False))
 
         # Of a response without a body the length is that of the body it would have.
-        if status not in _BODILESS and not self._is_head_request:
+        if status not in BODILESS and not self._is_head_request:
             self._left_bytes = declared
 
         self._phase = HELD
@@ -347,7 +243,7 @@ class ResponseSide(RequestState):
         checked = check_trailers(headers)
         self._response_host.post(protocol.inform(self._request_id, status, checked))
 
-    def _send_body(self, message: Message) -> _Part | None:
+    def _send_body(self, message: Message) -> Part | None:
         """Send a part of the body.
 
         Returns:
@@ -396,9 +292,6 @@ class ResponseSide(RequestState):
         self._send_part(body, is_last=is_last)
         return None
 
-    def _has_turn(self) -> bool:
-        return self._response_host.pacer.admits(self._request_id)
-
     def _count_down(self, size: int, is_last: bool) -> None:
         assert self._left_bytes is not None
         left = self._left_bytes - size
@@ -422,179 +315,6 @@ class ResponseSide(RequestState):
         )
 
         self._on_complete()
-
-    def _enqueue(self, body: bytes, *, is_last: bool) -> _Part | None:
-        if is_last and self._phase == HELD:
-            self._add_content_length(len(body))
-        elif self._phase == HELD:
-            # Its head goes with it, also where its turn is still to come.
-            self._phase = BODY
-
-        if self._loan is None and self._is_worth_a_loan(len(body), is_last):
-            self._borrow()
-
-        part = _Part(body, self._response_host.runtime.create_waiter(), is_last=is_last)
-
-        if self._pending is None:
-            self._pending = deque()
-
-        self._pending.append(part)
-
-        if is_last:
-            self._phase = ENDING
-
-        self.send_pending()
-        return part if part in self._pending else None
-
-    def _add_content_length(self, size: int) -> None:
-        """A body that is known as a whole has a length, also if it is cut in parts."""
-        headers = self._response_headers
-
-        if (
-            self._status not in _BODILESS
-            and not self._has_trailers
-            and not any(name == b"content-length" for name, _ in headers)
-        ):
-            headers.append((b"content-length", b"%d" % size))
-
-    def send_pending(self) -> None:
-        """Send what there is room for, in the client's window and in this turn.
-
-        The node may owe acknowledgements for up to a quarter of the window; so waiting
-        for half of it to be free comes to an end, and avoids a crumb for each
-        acknowledgement.
-        """
-        pending = self._pending
-        assert pending is not None
-
-        if self._loan is not None and not self._loan.is_kept:
-            self._write_pending(self._loan, pending)
-            return
-
-        window = self._response_host.window_bytes
-
-        while pending:
-            part = pending[0]
-            room = window - self._unacknowledged_bytes
-
-            if room < min(len(part.rest), (window + 1) // 2):
-                return
-
-            if not self._has_turn():
-                self._response_host.pacer.wait(self)
-                return
-
-            size = protocol.piece_bytes(len(part.rest), room)
-            piece, part.rest = part.rest[:size], part.rest[size:]
-            is_end = not part.rest
-
-            if is_end:
-                pending.popleft()
-                part.waiter.set()
-
-            self._send_part(piece, is_last=is_end and part.is_last)
-
-    def _send_part(self, body: bytes | memoryview, *, is_last: bool) -> None:
-        host = self._response_host
-        request_id = self._request_id
-        self._unacknowledged_bytes += len(body)
-        ends = is_last and not self._has_trailers
-
-        if not self._is_head_sent:
-            self._is_head_sent = True
-            host.post_part(
-                protocol.start(request_id, self._status, self._response_headers, body)
-            )
-        elif ends:
-            host.post_part(protocol.last(request_id, body))
-        elif body:
-            host.post_part(protocol.data(request_id, body))
-
-        if ends:
-            self._phase = COMPLETE
-            self._on_complete()
-        elif is_last:
-            self._phase = TRAILERS
-        elif self._phase == HELD:
-            self._phase = BODY
-
-    # By the client's own socket.
-
-    def _is_worth_a_loan(self, size: int, is_last: bool) -> bool:
-        """Tell whether the rest of the body, which begins with so much, is."""
-        left = self._left_bytes
-        host = self._response_host
-
-        return (
-            host.loans is not None
-            and size >= BORROWING_PART_BYTES
-            and (size if left is None else left + size) >= BORROW_BYTES
-            and (left is not None or (is_last and not self._is_head_sent))
-            and not self._has_trailers
-            and not self._is_head_request
-            and self._status not in _BODILESS
-            and self._scope.get("type") == "http"
-            and self._scope.get("http_version") == "1.1"
-        )
-
-    def _borrow(self) -> None:
-        """Have the head go out, and the socket asked for behind it."""
-        host = self._response_host
-        assert host.loans is not None
-
-        if not self._is_head_sent:
-            self._is_head_sent = True
-            host.post(
-                protocol.start(
-                    self._request_id, self._status, self._response_headers, b""
-                )
-            )
-
-        host.post(protocol.borrow(self._request_id))
-        self._loan = Loan(host.loans, self)
-
-    def _write_pending(self, loan: Loan, pending: deque[_Part]) -> None:
-        pacer = self._response_host.pacer
-
-        while pending and loan.is_here:
-            part = pending[0]
-
-            if part.rest:
-                # No window holds back who has spent the budget.
-                if pacer.left_bytes <= 0:
-                    pacer.wait(self)
-                    return
-
-                try:
-                    written = loan.write(part.rest)
-                except OSError:
-                    self._lose_client()
-                    return
-
-                if not written:
-                    return
-
-                pacer.left_bytes -= written
-                part.rest = part.rest[written:]
-
-            if not part.rest:
-                pending.popleft()
-                part.waiter.set()
-
-                if part.is_last:
-                    self._end_loan(loan)
-                    self._send_part(b"", is_last=True)
-
-    def _end_loan(self, loan: Loan) -> None:
-        loan.give_back()
-        self._response_host.post(protocol.written(self._request_id, loan.written_bytes))
-
-    def _lose_client(self) -> None:
-        """End a response that the client does not take: the node cuts it."""
-        assert self._loan is not None
-        self._end_loan(self._loan)
-        self._response_host.post(protocol.abort(self._request_id))
-        self.disconnect()
 
     async def _send_file(self, message: Message) -> None:
         """Have the node send a file as the rest of the body.
