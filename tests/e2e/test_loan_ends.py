@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from e2e.lending import MEBIBYTE, SIZE, ask, lent, wait_until_lent
 from e2e.observe import Server, serving, survivors
 from e2e.raw import Connection, Cut, Incoming, request, wait_until
 from e2e.raw_apps import loans
 from e2e.raw_apps.loans import body_of
-from e2e.test_loans import MEBIBYTE, SIZE, ask, lent, wait_until_lent
 from node import Node
 
 pytestmark = pytest.mark.skipif(

@@ -6,17 +6,25 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 import httpx
 import pytest
 
 from e2e.certificates import Authority
+from e2e.lending import (
+    MEBIBYTE,
+    SEND_TIMEOUT_S,
+    SIZE,
+    ask,
+    lent,
+    read_slowly,
+    sockets_of,
+    wait_until_lent,
+)
 from e2e.observe import Server, serving
 from e2e.raw import Connection, Cut, request, wait_until
 from e2e.raw_apps.loans import body_of
@@ -26,11 +34,6 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="needs abstract names of sockets, and /proc"
 )
 
-MEBIBYTE = 1 << 20
-SIZE = 24 * MEBIBYTE
-"""More than the buffers of a loopback connection hold."""
-
-SEND_TIMEOUT_S = 1.0
 MANY = 100
 
 
@@ -50,40 +53,6 @@ def own_server(node: Node) -> Iterator[Server]:
 @pytest.fixture
 def name() -> str:
     return uuid.uuid4().hex
-
-
-def sockets_of(pid: int) -> list[str]:
-    """The sockets of a process: names that say which, the same in all processes."""
-    found = []
-
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            target = os.readlink(entry)
-        except OSError:
-            continue
-
-        if target.startswith("socket:"):
-            found.append(target)
-
-    return found
-
-
-def lent(server: Server, pid: int | None = None) -> int:
-    """How many sockets the node has in common with its worker, or another process."""
-    pid = pid or server.worker_pids()[0]
-    return len(set(sockets_of(pid)) & set(sockets_of(server.node.os_pid)))
-
-
-def wait_until_lent(server: Server, count: int) -> None:
-    wait_until(lambda: lent(server) == count, f"{count} sockets are lent")
-
-
-def ask(server: Server, target: str) -> str:
-    with Connection(server.url) as connection:
-        answer = connection.exchange("GET", target, [("Connection", "close")])
-
-    assert answer.status == 200, answer
-    return answer.text
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
@@ -283,10 +252,7 @@ def test_slow_client_is_not_cut(node: Node, name: str) -> None:
         client.send(request(target=f"/sized/{name}?{SIZE},{SIZE}"))
         incoming = client.start_response()
 
-        for piece in range(1, pieces + 1):
-            time.sleep(SEND_TIMEOUT_S / 3)
-            incoming.read_until(SIZE * piece // pieces)
-
+        read_slowly(incoming, pieces, SIZE // pieces)
         assert incoming.finish().body == body_of(SIZE)
 
 
@@ -302,10 +268,7 @@ def test_client_that_takes_little_is_not_cut(node: Node, name: str) -> None:
         incoming = client.start_response()
         wait_until_lent(server, 1)
 
-        for step in range(1, 10):
-            time.sleep(SEND_TIMEOUT_S / 3)
-            incoming.read_until(100_000 * step)
-
+        read_slowly(incoming, 9, 100_000)
         assert incoming.finish().body == body_of(SIZE)
 
 

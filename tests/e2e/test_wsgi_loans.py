@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,17 +18,25 @@ from pathlib import Path
 import httpx
 import pytest
 
+from e2e.lending import (
+    MEBIBYTE,
+    SEND_TIMEOUT_S,
+    SIZE,
+    ask,
+    lent,
+    read_slowly,
+    sockets_of,
+    wait_until_lent,
+)
 from e2e.observe import Server, serving
 from e2e.raw import Connection, Cut, Incoming, request, wait_until
 from e2e.raw_apps.loans import body_of
-from e2e.test_loans import MEBIBYTE, SIZE, ask, lent, sockets_of, wait_until_lent
 from node import Node
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="needs abstract names of sockets, and /proc"
 )
 
-SEND_TIMEOUT_S = 1.0
 THREADS = 8
 
 
@@ -254,10 +261,7 @@ def test_slow_client_is_not_cut(node: Node, name: str) -> None:
         client.send(request(target=f"/listed/{name}?{SIZE},{SIZE}"))
         incoming = client.start_response()
 
-        for piece in range(1, pieces + 1):
-            time.sleep(SEND_TIMEOUT_S / 3)
-            incoming.read_until(SIZE * piece // pieces)
-
+        read_slowly(incoming, pieces, SIZE // pieces)
         assert incoming.finish().body == body_of(SIZE)
 
 
