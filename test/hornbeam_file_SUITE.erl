@@ -21,6 +21,7 @@
 -export([socket_that_stalls/1]).
 -export([progress_is_no_stall/1]).
 -export([slow_taking_of_a_part_is_no_stall/1]).
+-export([small_parts_where_nothing_tells/1]).
 -export([watcher_goes_with_the_file/1]).
 -export([watcher_goes_with_its_process/1]).
 
@@ -33,6 +34,7 @@ all() ->
     [small_files_come_whole, from_an_offset, wanted_length, what_is_no_file, read_in_parts,
      read_what_became_shorter, growth_is_not_read, sent_in_parts, sent_what_became_shorter,
      socket_that_is_closed, socket_that_stalls, progress_is_no_stall, slow_taking_of_a_part_is_no_stall,
+     small_parts_where_nothing_tells,
      watcher_goes_with_the_file, watcher_goes_with_its_process].
 
 init_per_testcase(_, Config) ->
@@ -167,6 +169,34 @@ slow_taking_of_a_part_is_no_stall(Config) ->
     %% The third part is a mebibyte where the first two were quick.
     IsLong = fun(LongestMs) -> LongestMs > 400 end,
     ?assertEqual({complete, Data}, sent_slowly(Path, 200, {?PART, 5 * ?PART, 60}, IsLong, Config)).
+
+%% A client of a Unix socket, which does not tell how far it has come, is asked for no more than a
+%% quarter of a megabyte at a time.
+small_parts_where_nothing_tells(Config) ->
+    {Path, Data} = make(32 * ?PART, Config),
+    %% Relative, as such a path has 107 bytes at most.
+    Name = binary_to_list(filename:basename(Path)) ++ ".socket",
+    Address = {local, Name},
+    Options = [binary, {active, false}],
+    {ok, Listener} = gen_tcp:listen(0, [{ifaddr, Address} | Options]),
+    {ok, Client} = gen_tcp:connect(Address, 0, Options),
+    {ok, Socket} = gen_tcp:accept(Listener),
+    Reader = read_slowly(Client, 0, 0),
+    {ok, File, _} = hornbeam_file:open(Path, 0, undefined),
+    Watched = hornbeam_file:watch(Socket, 5000, File),
+    %% 64 KiB, then 256 each; all of them 64 where the machine is slow.
+    ?assert(count_parts(Watched, Socket) >= 9),
+    ok = hornbeam_file:close(Watched),
+    ok = gen_tcp:close(Socket),
+    ?assertEqual(Data, received(Reader)),
+    ok = gen_tcp:close(Listener),
+    ok = file:delete(Name).
+
+count_parts(File0, Socket) ->
+    case hornbeam_file:send(Socket, File0) of
+        {more, File} -> 1 + count_parts(File, Socket);
+        complete -> 1
+    end.
 
 %% On sockets of its own, until the longest time that a part took is as wanted.
 sent_slowly(Path, TimeoutMs, {Buffer, FromBytes, PauseMs}, IsWanted, Config0) ->

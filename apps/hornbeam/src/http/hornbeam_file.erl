@@ -26,6 +26,8 @@
 -define(PART_BYTES, 65536).
 %% Of one sendfile to a client that is quick: the call itself costs about as much as 64 KiB of it.
 -define(MAX_PART_BYTES, 1048576).
+%% The same where nothing tells how far it has come, so that a client has to take all of it in time.
+-define(MAX_BLIND_PART_BYTES, 262144).
 -define(MORE_OF_A_QUICK, 4).
 -define(QUICK_MS, 50).
 %% TCP_INFO of tcp(7) on Linux: its place, how much of it is wanted, and where tcpi_bytes_acked begins.
@@ -38,6 +40,7 @@
     left :: non_neg_integer(),
     %% How much the next sendfile takes.
     part = ?PART_BYTES :: pos_integer(),
+    max_part = ?MAX_PART_BYTES :: pos_integer(),
     %% Who watches the socket, and the count of parts that it looks at.
     watcher :: pid() | undefined,
     parts :: atomics:atomics_ref() | undefined
@@ -68,12 +71,16 @@ watch(_Socket, infinity, File) ->
     File;
 watch(Socket, TimeoutMs, File) ->
     Sender = self(),
+    Acked = acked(Socket),
     Parts = atomics:new(1, [{signed, false}]),
     Watcher = spawn(fun() ->
         Monitor = monitor(process, Sender),
-        watch_parts(Socket, TimeoutMs, Monitor, Parts, {0, acked(Socket)})
+        watch_parts(Socket, TimeoutMs, Monitor, Parts, {0, Acked})
     end),
-    File#file{watcher = Watcher, parts = Parts}.
+    File#file{watcher = Watcher, parts = Parts, max_part = max_part(Acked)}.
+
+max_part(unknown) -> ?MAX_BLIND_PART_BYTES;
+max_part(_) -> ?MAX_PART_BYTES.
 
 %% @doc Send a part to a TCP socket of the caller's, on which nobody else writes meanwhile.
 -spec send(inet:socket(), file()) -> {more, file()} | complete | closed | {failed, binary()}.
@@ -151,9 +158,9 @@ opened({error, Refusal}, File) ->
 advance(Bytes, File = #file{offset = Offset, left = Left}) ->
     File#file{offset = Offset + Bytes, left = Left - Bytes}.
 
-next_part(SinceMs, File = #file{part = Part}) ->
+next_part(SinceMs, File = #file{part = Part, max_part = Max}) ->
     case erlang:monotonic_time(millisecond) - SinceMs < ?QUICK_MS of
-        true -> File#file{part = min(?MORE_OF_A_QUICK * Part, ?MAX_PART_BYTES)};
+        true -> File#file{part = min(?MORE_OF_A_QUICK * Part, Max)};
         false -> File#file{part = ?PART_BYTES}
     end.
 
@@ -170,18 +177,22 @@ watch_parts(Socket, TimeoutMs, Monitor, Parts, {SentBefore, AckedBefore}) ->
     receive
         {'DOWN', Monitor, process, _, _} -> ok
     after TimeoutMs ->
-        case {atomics:get(Parts, 1), acked(Socket)} of
-            {SentBefore, Acked} when Acked < AckedBefore + ?PART_BYTES ->
-                %% An error is one of the socket, which has ended then.
-                gen_tcp:shutdown(Socket, read_write);
-            Now ->
-                watch_parts(Socket, TimeoutMs, Monitor, Parts, Now)
+        Now = {Sent, Acked} = {atomics:get(Parts, 1), acked(Socket)},
+        case Sent > SentBefore orelse has_taken(AckedBefore, Acked) of
+            true -> watch_parts(Socket, TimeoutMs, Monitor, Parts, Now);
+            %% An error is one of the socket, which has ended then.
+            false -> gen_tcp:shutdown(Socket, read_write)
         end
     end.
 
-%% What the client's system has said that it has; always 0 where ours does not tell.
+has_taken(Before, Acked) when is_integer(Before), is_integer(Acked) ->
+    Acked - Before >= ?PART_BYTES;
+has_taken(_, _) ->
+    false.
+
+%% What the client's system has said that it has.
 acked(Socket) ->
     case os:type() =:= {unix, linux} andalso inet:getopts(Socket, [?TCP_INFO]) of
         {ok, [{raw, _, _, <<_:?ACKED_OFFSET/binary, Acked:64/native>>}]} -> Acked;
-        _ -> 0
+        _ -> unknown
     end.
